@@ -1,0 +1,1 @@
+"""What travels over the broker: commands, events, and how they are written down."""

@@ -1,0 +1,141 @@
+"""Which commands are there, and what does each ask for?
+
+Adding a kind is two files: its struct here, and `consumers/<kind>.py` with `handle(command, world)`. Queues,
+`phedex-rucio send` and the table of messages are derived from the structs.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, ClassVar
+
+from msgspec import Meta as Constraint
+from msgspec import Struct
+from msgspec.structs import replace
+
+from common import names
+from common.messages.meta import Meta, Positive
+
+Node = Annotated[str, Constraint(pattern=names.NODE, max_length=names.NODE_LENGTH)]
+Block = Annotated[str, Constraint(pattern=names.BLOCK, max_length=names.NAME_LENGTH)]
+Pattern = Annotated[str, Constraint(pattern=rf"^(\*|(/{names.PATTERN_PART}){{3}})\Z", max_length=names.NAME_LENGTH)]
+Regex = Annotated[str, Constraint(max_length=64 * 1024)]
+Reason = Annotated[str, Constraint(max_length=500)]
+
+MAX_BLOCKS = 100
+
+
+class SyncSite(
+    Struct, tag_field="kind", tag="sync.site", forbid_unknown_fields=True, omit_defaults=True, frozen=True, kw_only=True
+):
+    """Compare one node (or the datasets there that match a pattern) with Rucio, plan, and send the batches.
+
+    `select`, `ignore` and `limit` only narrow. `after`: the last name that an earlier page of this plan covered.
+    """
+
+    lanes: ClassVar[bool] = True
+
+    v: Positive = 1
+    node: Node
+    dataset: Pattern = "*"
+    select: Regex = ""
+    ignore: Regex = ""
+    limit: Positive | None = None
+    after: Annotated[str, Constraint(max_length=names.NAME_LENGTH)] = ""
+    deep: bool = False
+    dry: bool = False
+    adds_only: bool = False
+    approve: Annotated[str, Constraint(max_length=80)] = ""
+    reason: Reason = ""
+    meta: Meta = Meta()
+
+    @property
+    def key(self) -> str:
+        """What the command is about: the node, and the pattern where there is one."""
+        return self.node if self.dataset == "*" else f"{self.node} {self.dataset}"
+
+
+class SyncDataset(
+    Struct,
+    tag_field="kind",
+    tag="sync.dataset",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    frozen=True,
+    kw_only=True,
+):
+    """Send one `sync.site` to every node that has, or in Rucio still has, blocks of a dataset or pattern."""
+
+    lanes: ClassVar[bool] = False
+
+    v: Positive = 1
+    dataset: Pattern
+    nodes: Annotated[list[Node], Constraint(max_length=500)] = []
+    select: Regex = ""
+    ignore: Regex = ""
+    deep: bool = False
+    dry: bool = False
+    adds_only: bool = False
+    reason: Reason = ""
+    meta: Meta = Meta()
+
+    @property
+    def key(self) -> str:
+        """What the command is about: the dataset or pattern."""
+        return self.dataset
+
+
+class SyncBlocks(
+    Struct,
+    tag_field="kind",
+    tag="sync.blocks",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    frozen=True,
+    kw_only=True,
+):
+    """Bring Rucio to PhEDEx's state for some blocks at one node. A key, not an order: both sides are read afresh.
+
+    `removable_until`: until when a plan permits these blocks to be removed; absent or past = adds only.
+    """
+
+    lanes: ClassVar[bool] = True
+
+    v: Positive = 1
+    node: Node
+    blocks: Annotated[list[Block], Constraint(min_length=1, max_length=MAX_BLOCKS)]
+    removable_until: datetime | None = None
+    deep: bool = False
+    dry: bool = False
+    adds_only: bool = False
+    meta: Meta = Meta()
+
+    @property
+    def key(self) -> str:
+        """What the command is about: the node and the first block."""
+        return f"{self.node} {self.blocks[0]}"
+
+
+Command = SyncSite | SyncDataset | SyncBlocks
+KINDS: dict[str, type[SyncSite] | type[SyncDataset] | type[SyncBlocks]] = {
+    "sync.site": SyncSite,
+    "sync.dataset": SyncDataset,
+    "sync.blocks": SyncBlocks,
+}
+
+
+def kind_of(command: Command) -> str:
+    """The kind as it stands on the wire and in the routing key."""
+    tag = type(command).__struct_config__.tag
+    return str(tag)
+
+
+def queue_of(command: Command) -> str:
+    """The queue that serves a command: its kind, with `.now` for the lane of people where the kind has lanes."""
+    kind = kind_of(command)
+    return f"{kind}.now" if command.lanes and command.meta.lane == "now" else kind
+
+
+def with_meta(command: Command, meta: Meta) -> Command:
+    """The same command with another meta."""
+    return replace(command, meta=meta)

@@ -1,0 +1,97 @@
+"""Which events tell what became of a command?"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from common.errors import System
+from common.messages.meta import Failure, Natural, Positive
+from common.outcome import Outcome
+
+
+class Asked(Struct, tag_field="event", tag="asked", omit_defaults=True, frozen=True, kw_only=True):
+    """Somebody sends the root command of a cycle: published and confirmed before the command itself."""
+
+    v: Positive = 1
+    id: str
+    cycle: str
+    command: dict[str, Any]
+    at: datetime
+
+
+class GuardReport(Struct, omit_defaults=True, frozen=True, kw_only=True):
+    """Which limit the guard met, with the numbers, and the approval that would let exactly this set pass."""
+
+    limit: str
+    share: float
+    number: int
+    override: str = ""
+
+
+class Closed(Struct, tag_field="event", tag="closed", omit_defaults=True, frozen=True, kw_only=True):
+    """One execution of a command ended; its children have the ids `child_id(cycle, id, run, 0 … children - 1)`.
+
+    `command` is the kind. `counts` are numbers of blocks unless the key says files, bytes or requests.
+    """
+
+    v: Positive = 1
+    id: str
+    cycle: str
+    command: str
+    key: str
+    run: str
+    children: Natural = 0
+    outcome: Outcome
+    counts: dict[str, int] = {}
+    names: dict[str, list[str]] = {}
+    notes: list[str] = []
+    guard: GuardReport | None = None
+    attempt: Positive = 1
+    seconds: float = 0.0
+    worker: str = ""
+    at: datetime
+    error: Failure | None = None
+
+
+class Retrying(Struct, tag_field="event", tag="retrying", omit_defaults=True, frozen=True, kw_only=True):
+    """An attempt failed; the command waits and is tried again at `next_at`."""
+
+    v: Positive = 1
+    id: str
+    cycle: str
+    attempt: Positive
+    next_at: datetime
+    error: Failure
+    at: datetime
+
+
+class Away(Struct, tag_field="event", tag="away", omit_defaults=True, frozen=True, kw_only=True):
+    """A worker found that a system does not answer, and stops taking what needs it."""
+
+    v: Positive = 1
+    system: System
+    worker: str
+    since: datetime
+    reason: str = ""
+    at: datetime
+
+
+class Back(Struct, tag_field="event", tag="back", omit_defaults=True, frozen=True, kw_only=True):
+    """A worker found that a system answers again."""
+
+    v: Positive = 1
+    system: System
+    worker: str
+    since: datetime
+    at: datetime
+
+
+Event = Asked | Closed | Retrying | Away | Back
+
+
+def topic_of(event: Event) -> str:
+    """The routing key of an event: its word, such as `closed`."""
+    return str(type(event).__struct_config__.tag)

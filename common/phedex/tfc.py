@@ -1,0 +1,245 @@
+"""Where does a site store a file? The Trivial File Catalogue: LFN to PFN and back, by PhEDEx's own rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any
+from xml.etree.ElementTree import Element, ParseError
+
+import defusedxml.ElementTree
+import msgspec
+import re2
+from defusedxml.common import DefusedXmlException
+
+from common.errors import UsageError
+
+CHAIN_LIMIT = 5  # PhEDEx has no guard and recurses for ever; CMSRucio's plug-in stopped above 5.
+NAME_LIMIT = 10_000  # characters; a result may repeat `$1`, and chains would multiply that. PhEDEx' names end at 1000.
+
+_PLACEHOLDER = re2.compile(r"\\(.)|\$(\d+)|\$\{(\d+)\}")
+
+
+class CatalogueError(UsageError):
+    """A catalogue cannot be read, or does not map a name: the text has the name and the protocol."""
+
+
+class Kind(StrEnum):
+    """The two directions of a rule, named as in storage.xml."""
+
+    LFN_TO_PFN = "lfn-to-pfn"
+    PFN_TO_LFN = "pfn-to-lfn"
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One element of storage.xml. `path_match` and `destination_match` are always regular expressions."""
+
+    kind: Kind
+    protocol: str
+    path_match: str
+    result: str
+    chain: str | None = None
+    destination_match: str | None = None
+    is_custodial: str | None = None
+    space_token: str | None = None
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """What a name was mapped to, and the space token of the rules that did it."""
+
+    name: str
+    space_token: str | None = None
+
+
+class _Compiled(msgspec.Struct, frozen=True):
+    rule: Rule
+    path: Any
+    destination: Any
+
+
+class Catalogue(msgspec.Struct, frozen=True):
+    """A node's rules, ready to apply. Make it with `catalogue`."""
+
+    rules: tuple[Rule, ...]
+    by_protocol: dict[tuple[Kind, str], tuple[_Compiled, ...]]
+
+
+class _Question(msgspec.Struct, frozen=True):
+    kind: Kind
+    asked: str
+    destination: str | None
+    custodial: str
+    chained: dict[str, Resolved | None]  # every chain starts from the asked name, so each protocol is mapped once
+
+
+def parse(document: bytes | str, origin: str = "storage.xml") -> Catalogue:
+    """The catalogue of a storage.xml document; `origin` names it in errors.
+
+    Raises CatalogueError for ill-formed XML, any DTD or entity, a missing attribute or a bad regular expression.
+    """
+    try:
+        root = defusedxml.ElementTree.fromstring(document, forbid_dtd=True)
+    except (ParseError, DefusedXmlException, ValueError) as error:
+        raise CatalogueError(f"{origin}: not a storage.xml that can be read: {error!r}") from error
+    return catalogue([_rule(element, origin) for element in root.iter() if element.tag in set(Kind)], origin)
+
+
+def from_reply(records: Iterable[Mapping[str, str]], origin: str = "tfc") -> Catalogue:
+    """The catalogue of a `tfc` call: `phedex["storage-mapping"]["array"]`.
+
+    That call writes `is_custodial` and `space_token` where storage.xml has hyphens. Raises CatalogueError.
+    """
+    return catalogue([_from_attributes(str(r.get("element_name")), r, origin) for r in records], origin)
+
+
+def catalogue(rules: Iterable[Rule], origin: str = "rules") -> Catalogue:
+    """Rules compiled and grouped by direction and protocol, order kept.
+
+    A bad regular expression refuses the whole catalogue, as PhEDEx does. Raises CatalogueError.
+    """
+    kept = tuple(rules)
+    groups: dict[tuple[Kind, str], tuple[_Compiled, ...]] = {}
+    for rule in kept:
+        key = (rule.kind, rule.protocol)
+        groups[key] = (*groups.get(key, ()), _compile(rule, origin))
+    return Catalogue(kept, groups)
+
+
+def apply(
+    book: Catalogue, kind: Kind, protocol: str, name: str, destination: str | None = None, custodial: str = "n"
+) -> Resolved | None:
+    """The mapped name, or None if no rule applies (PHEDEX::Core::Catalogue).
+
+    Each rule starts from the original name; `path_match` is searched, not anchored; only the first matched stretch
+    is replaced. A chain works before the rule for LFN to PFN and after it for PFN to LFN. Without a destination a
+    rule with `destination_match` applies. Raises CatalogueError for a chain of more than 5 links.
+    """
+    return _apply(book, _Question(kind, name, destination, custodial, {}), protocol, name, 0)
+
+
+def lfn_to_pfn(
+    book: Catalogue, protocol: str, lfn: str, destination: str | None = None, custodial: str = "n"
+) -> Resolved:
+    """The PFN of an LFN. Raises CatalogueError where no rule applies."""
+    return _required(apply(book, Kind.LFN_TO_PFN, protocol, lfn, destination, custodial), "LFN", lfn, protocol)
+
+
+def pfn_to_lfn(
+    book: Catalogue, protocol: str, pfn: str, destination: str | None = None, custodial: str = "n"
+) -> Resolved:
+    """The LFN of a PFN; not every PFN can be turned back. Raises CatalogueError where no rule applies."""
+    return _required(apply(book, Kind.PFN_TO_LFN, protocol, pfn, destination, custodial), "PFN", pfn, protocol)
+
+
+def _required(found: Resolved | None, what: str, name: str, protocol: str) -> Resolved:
+    if found is None:
+        raise CatalogueError(f"{what} {name}: no rule of protocol {protocol} applies; look at the site's storage.xml")
+    return found
+
+
+def _apply(book: Catalogue, question: _Question, protocol: str, name: str, depth: int) -> Resolved | None:
+    if depth > CHAIN_LIMIT:
+        raise CatalogueError(
+            f"{question.asked}: more than {CHAIN_LIMIT} chained protocols, last {protocol}: the catalogue has a loop"
+        )
+    for compiled in book.by_protocol.get((question.kind, protocol), ()):
+        if not _is_for(compiled, question):
+            continue
+        if question.kind is Kind.LFN_TO_PFN:
+            found = _map_after_chain(book, question, compiled, depth)
+            if found is not None:
+                return found
+        elif (match := compiled.path.search(name)) is not None:
+            return _map_before_chain(book, question, compiled, match, depth)
+    return None
+
+
+def _is_for(compiled: _Compiled, question: _Question) -> bool:
+    if compiled.rule.is_custodial is not None and compiled.rule.is_custodial != question.custodial:
+        return False
+    if compiled.destination is None or question.destination is None:
+        return True
+    return compiled.destination.search(question.destination) is not None
+
+
+def _map_after_chain(book: Catalogue, question: _Question, compiled: _Compiled, depth: int) -> Resolved | None:
+    start: Resolved | None = Resolved(question.asked)
+    if compiled.rule.chain is not None:
+        start = _chained(book, question, compiled.rule.chain, depth)
+    if start is None or (match := compiled.path.search(start.name)) is None:
+        return None
+    token = compiled.rule.space_token or start.space_token
+    return Resolved(_replaced(match, compiled.rule, question), token)
+
+
+def _chained(book: Catalogue, question: _Question, protocol: str, depth: int) -> Resolved | None:
+    if protocol not in question.chained:
+        question.chained[protocol] = _apply(book, question, protocol, question.asked, depth + 1)
+    return question.chained[protocol]
+
+
+def _map_before_chain(
+    book: Catalogue, question: _Question, compiled: _Compiled, match: Any, depth: int
+) -> Resolved | None:
+    """A matched rule answers for good: a chain that gives nothing tries no further rule."""
+    mapped = Resolved(_replaced(match, compiled.rule, question), compiled.rule.space_token)
+    if compiled.rule.chain is None:
+        return mapped
+    end = _apply(book, question, compiled.rule.chain, mapped.name, depth + 1)
+    return None if end is None else Resolved(end.name, end.space_token or mapped.space_token)
+
+
+def _replaced(match: Any, rule: Rule, question: _Question) -> str:
+    """The name with the matched stretch replaced; what stands before and after it stays."""
+    groups = (match.group(0), *match.groups())
+
+    def filled(placeholder: Any) -> str:
+        escaped, bare, braced = placeholder.groups()
+        if escaped is not None:
+            return str(escaped)
+        number = int(bare or braced)
+        return groups[number] or "" if 0 < number < len(groups) else ""
+
+    text: str = match.string
+    name = text[: match.start()] + str(_PLACEHOLDER.sub(filled, rule.result)) + text[match.end() :]
+    if len(name) > NAME_LIMIT:
+        raise CatalogueError(f"{question.asked}: protocol {rule.protocol} makes it longer than {NAME_LIMIT} characters")
+    return name
+
+
+def _rule(element: Element, origin: str) -> Rule:
+    plain = {key.replace("is-custodial", "is_custodial").replace("space-token", "space_token"): value
+             for key, value in element.attrib.items()}  # fmt: skip
+    return _from_attributes(element.tag, plain, origin)
+
+
+def _from_attributes(kind: str, attributes: Mapping[str, str], origin: str) -> Rule:
+    try:
+        return Rule(
+            kind=Kind(kind),
+            protocol=attributes["protocol"],
+            path_match=attributes["path-match"],
+            result=attributes["result"],
+            chain=attributes.get("chain") or None,
+            destination_match=attributes.get("destination-match") or None,
+            is_custodial=attributes.get("is_custodial") or None,
+            space_token=attributes.get("space_token") or None,
+        )
+    except (KeyError, ValueError) as error:
+        raise CatalogueError(f"{origin}: a rule {dict(attributes)} lacks or misuses {error}") from error
+
+
+def _compile(rule: Rule, origin: str) -> _Compiled:
+    destination = None if rule.destination_match is None else _expression(rule.destination_match, rule, origin)
+    return _Compiled(rule, _expression(rule.path_match, rule, origin), destination)
+
+
+def _expression(pattern: str, rule: Rule, origin: str) -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        raise CatalogueError(
+            f"{origin}: the {rule.kind} rule of protocol {rule.protocol} has a bad regular expression {pattern!r}: {error}"
+        ) from error

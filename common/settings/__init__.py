@@ -1,0 +1,1 @@
+"""What is configured? One YAML file, the environment, and sane defaults."""

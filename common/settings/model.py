@@ -1,0 +1,85 @@
+"""Which settings are there, with which defaults and units? Plain data; `load.py` fills it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta as Constraint
+from msgspec import Struct, field
+
+from common import names
+
+Seconds = Annotated[float, Constraint(ge=0)]
+Count = Annotated[int, Constraint(ge=1)]
+Text = Annotated[str, Constraint(max_length=4096)]
+
+
+class Main(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The process: whom it talks to, how long it waits, how often it tries. Times in seconds."""
+
+    # broker
+    amqp_url: Text = "amqp://guest:guest@127.0.0.1:5672/%2F"
+    heartbeat: Count = 10
+    blocked_timeout: Seconds = 60
+    connect_timeout: Seconds = 10
+    confirm_timeout: Seconds = 60
+    confirm_window: Count = 256
+    # PhEDEx
+    phedex_url: Text = "https://cmsweb.cern.ch/phedex/datasvc"
+    phedex_instance: Text = "prod"
+    phedex_timeout: Seconds = 300
+    phedex_tries: Count = 3
+    phedex_ca: Text = ""
+    phedex_cert: Text = ""
+    phedex_key: Text = ""
+    phedex_cache_age: Seconds = 300
+    phedex_clock_skew: Seconds = 300
+    phedex_reply_bytes: Count = 64 * 1024 * 1024
+    phedex_blocks: Count = 100
+    # Rucio
+    rucio_timeout: Seconds = 600
+    rucio_account: Text = ""
+    rucio_files: Count = 500
+    rucio_dids: Count = 500
+    rucio_rules: Count = 40
+    # worker
+    threads: Count = 4
+    attempts: Count = 6
+    deadline: Seconds = 600
+    grace: Seconds = 30
+    probe_pause: Seconds = 5
+    probe_pause_max: Seconds = 60
+    wait_delays: list[Seconds] = field(default_factory=lambda: [30.0, 300.0, 1800.0, 10800.0])
+    allow_insecure: bool = False
+
+
+class Site(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The policy of a site; `default` gives it for all, a section of the site's name changes it for one.
+
+    `chunck`: at most so many blocks in a page of a plan (the spelling is that of the original service's files).
+    """
+
+    chunck: Count = 10_000
+    select: Text = ""
+    ignore: Text = ""
+    dry: bool = False
+    run: bool = True
+    adds_only: bool = False
+    multi_das_calls: bool = False
+    rse: Text = ""
+    account: Annotated[str, Constraint(max_length=names.ACCOUNT_LENGTH)] = ""
+    inventory_node: Text = ""
+    batch_blocks: Annotated[int, Constraint(ge=1, le=100)] = 100
+    batch_files: Count = 5_000
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """All of it: `main`, and the policy of every site that differs from `default`."""
+
+    main: Main = Main()
+    default: Site = Site()
+    sites: dict[str, Site] = {}
+
+    def site(self, node: str) -> Site:
+        """The policy in force for a node."""
+        return self.sites.get(node, self.default)

@@ -1,0 +1,112 @@
+"""What differs between PhEDEx and Rucio at one node?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from common.sync.catalogue import BlockAtNode, Doubt, Reading, RuleAtRse
+from common.sync.selection import Predicate, like
+
+
+class Update(StrEnum):
+    """Why a rule that exists needs work."""
+
+    FILES = "files"
+    META = "meta"
+    ENDING = "ending"
+    RETURNED = "returned"
+
+
+class Removal(StrEnum):
+    """Why a block that Rucio has should not be there."""
+
+    GONE = "gone"
+    INCOMPLETE = "incomplete"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Surplus:
+    """A block that Rucio has at the node and PhEDEx has not, or not whole: why, and what of it is left there."""
+
+    why: Removal
+    files: int
+    here: int = 0
+
+    def __str__(self) -> str:
+        if self.why is Removal.INCOMPLETE:
+            return f"incomplete ({self.here} of {self.files} files left)"
+        return str(self.why)
+
+
+@dataclass
+class Difference:
+    """The names on each side of the comparison. `same` and `pending` are counts and names that need no work now.
+
+    `pending`: marked for removal earlier. `empty`: closed blocks without files, which have nothing to sync.
+    """
+
+    missing: list[str] = field(default_factory=list)
+    update: dict[str, Update] = field(default_factory=dict)
+    remove: dict[str, Surplus] = field(default_factory=dict)
+    pending: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    same: int = 0
+
+
+def diff(reading: Reading, rules: Mapping[str, RuleAtRse], chosen: Predicate) -> Difference:
+    """Compare what PhEDEx says with our rules at the RSE, for the chosen names that were read without doubt.
+
+    The filter and the doubts hold on both sides alike: a name that PhEDEx was not asked about proves nothing.
+    """
+    found = Difference()
+    for name in sorted(name for name, block in reading.blocks.items() if block.complete and chosen(name)):
+        _present(found, name, reading.blocks[name], rules.get(name))
+    doubted = _in_doubt(reading.doubts)
+    for name in sorted(name for name in rules if chosen(name) and not doubted(name)):
+        _absent(found, name, reading.blocks.get(name), rules[name])
+    return found
+
+
+def _present(found: Difference, name: str, block: BlockAtNode, rule: RuleAtRse | None) -> None:
+    if not block.files:
+        found.empty.append(name)
+    elif rule is None:
+        found.missing.append(name)
+    elif (why := update_reason(block, rule)) is not None:
+        found.update[name] = why
+    else:
+        found.same += 1
+
+
+def update_reason(block: BlockAtNode, rule: RuleAtRse) -> Update | None:
+    """Why the rule of a block that is complete at its node needs work, or None."""
+    if rule.marked:
+        return Update.RETURNED
+    if rule.ending:
+        return Update.ENDING
+    if rule.files != block.files:
+        return Update.FILES
+    if (rule.group, rule.custodial) != (block.group, block.custodial):
+        return Update.META
+    return None
+
+
+def _absent(found: Difference, name: str, block: BlockAtNode | None, rule: RuleAtRse) -> None:
+    if block is not None and block.complete:
+        return
+    if rule.marked:
+        found.pending.append(name)
+    elif rule.ending or rule.keep:
+        found.same += 1
+    elif block is None:
+        found.remove[name] = Surplus(Removal.GONE, rule.files)
+    else:
+        found.remove[name] = Surplus(Removal.INCOMPLETE, block.files, block.here)
+
+
+def _in_doubt(doubts: list[Doubt]) -> Predicate:
+    patterns = [like(doubt.pattern) for doubt in doubts]
+    return lambda name: any(inside(name) for inside in patterns)

@@ -1,0 +1,50 @@
+"""Which blocks is a command about? Patterns and regular expressions that only narrow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+import re2
+
+from common.errors import UsageError
+
+Predicate = Callable[[str], bool]
+
+
+def compiled(expression: str, what: str) -> Predicate:
+    """A search for a regular expression from outside, in linear time (RE2).
+
+    Raises UsageError that names `what` for an expression that RE2 refuses.
+    """
+    try:
+        regex = re2.compile(expression)
+    except re2.error as error:
+        detail = error.args[0] if error.args else error
+        text = detail.decode() if isinstance(detail, bytes) else str(detail)
+        raise UsageError(f"{what}: {expression!r} is no regular expression that RE2 takes: {text}") from None
+    return lambda name: regex.search(name) is not None
+
+
+def like(pattern: str) -> Predicate:
+    """A dataset pattern as PhEDEx reads it (`*` and `%` any text, `?` one character), on a block's or dataset's name.
+
+    A block matches by its dataset. `*` alone matches all.
+    """
+    if pattern in ("*", "/*/*/*"):
+        return lambda _: True
+    parts = (".*" if c in "*%" else "." if c == "?" else re.escape(c) for c in pattern)
+    regex = re2.compile("".join(parts))
+    return lambda name: regex.fullmatch(name.partition("#")[0]) is not None
+
+
+def selection(dataset: str, select: Iterable[str], ignore: Iterable[str]) -> Predicate:
+    """True for a block name that the pattern and every `select` match and no `ignore` does. Empty texts count not."""
+    inside = like(dataset)
+    wanted = [compiled(text, "select") for text in select if text]
+    unwanted = [compiled(text, "ignore") for text in ignore if text]
+
+    def chosen(name: str) -> bool:
+        return inside(name) and all(w(name) for w in wanted) and not any(u(name) for u in unwanted)
+
+    return chosen
