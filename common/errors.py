@@ -51,6 +51,12 @@ class UnknownNode(PhedexRucioError):
     verdict = Verdict.DIE
 
 
+class NotOurs(PhedexRucioError):
+    """The sync has nothing to do at a node: it has no RSE, is frozen, or is switched off. Not a failure."""
+
+    verdict = Verdict.DIE
+
+
 class PhedexError(PhedexRucioError):
     """The PhEDEx data service did not answer as it should."""
 

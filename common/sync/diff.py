@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -105,6 +105,18 @@ def _absent(found: Difference, name: str, block: BlockAtNode | None, rule: RuleA
         found.remove[name] = Surplus(Removal.GONE, rule.files)
     else:
         found.remove[name] = Surplus(Removal.INCOMPLETE, block.files, block.here)
+
+
+def without_replica(found: Difference) -> list[str]:
+    """The removals of which PhEDEx lists nothing at the node: gone from there, or unknown altogether."""
+    return [name for name, surplus in found.remove.items() if surplus.why is Removal.GONE]
+
+
+def set_unknown(found: Difference, known: Container[str]) -> None:
+    """Give the reason *unknown* to the gone blocks that PhEDEx does not know anywhere any more."""
+    for name in without_replica(found):
+        if name not in known:
+            found.remove[name] = Surplus(Removal.UNKNOWN, found.remove[name].files)
 
 
 def _in_doubt(doubts: list[Doubt]) -> Predicate:

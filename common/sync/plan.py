@@ -8,8 +8,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse
-from common.sync.diff import Difference, Removal, Surplus, diff
-from common.sync.selection import Predicate
+from common.sync.diff import Difference
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -66,21 +65,17 @@ def make_plan(
     where: tuple[str, str, str, str],
     reading: Reading,
     rules: Mapping[str, RuleAtRse],
-    chosen: Predicate,
+    found: Difference,
     *,
     limits: Limits,
     after: str = "",
     limit: int | None = None,
-    unknown: Iterable[str] = (),
 ) -> Plan:
-    """The plan for (node, RSE, account, pattern) of two readings.
+    """The plan for (node, RSE, account, pattern) of two readings and what differs between them.
 
     `after`: a later page, names beyond this one only. `limit`: a canary of so many blocks, without continuation.
-    `unknown`: the names among the removals that PhEDEx does not know at all any more.
     """
-    found = _with_unknown(diff(reading, rules, chosen), unknown)
-    names = sorted([*found.missing, *found.update])
-    names = [name for name in names if name > after]
+    names = [name for name in sorted([*found.missing, *found.update]) if name > after]
     work = names[: min(limits.page, limit or limits.page)]
     more = len(names) > len(work) and limit is None
     node, rse, account, dataset = where
@@ -111,13 +106,6 @@ def sizes(names: Iterable[str], blocks: Mapping[str, BlockAtNode]) -> Sizes:
     """Blocks, files and bytes of some names."""
     listed = [blocks[name] for name in names]
     return Sizes(len(listed), sum(b.files for b in listed), sum(b.bytes for b in listed))
-
-
-def _with_unknown(found: Difference, unknown: Iterable[str]) -> Difference:
-    for name in unknown:
-        if name in found.remove:
-            found.remove[name] = Surplus(Removal.UNKNOWN, found.remove[name].files)
-    return found
 
 
 def batches(names: Iterable[str], blocks: Mapping[str, BlockAtNode], limits: Limits) -> Iterator[list[str]]:

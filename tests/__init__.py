@@ -1,0 +1,1 @@
+"""The project's tests, by cost: unit, property, contract, integration, acceptance, benchmarks."""

@@ -1,0 +1,91 @@
+"""A message is what its kind wants, or is refused by the name of the field."""
+
+import json
+
+import pytest
+
+from common.errors import InvalidMessage, NewerVersion
+from common.messages.codec import MAX_BYTES, build, checked, decode, encode
+from common.messages.commands import KINDS, SyncBlocks, SyncDataset, SyncSite, kind_of, queue_of
+from common.messages.meta import Meta
+
+SITE = {"kind": "sync.site", "node": "T2_IT_Pisa"}
+BLOCKS = {"kind": "sync.blocks", "node": "T2_IT_Pisa", "blocks": ["/A/B-v1/AOD#1"]}
+
+
+def test_a_message_written_by_hand_needs_only_its_question() -> None:
+    assert decode(b'{"kind": "sync.site", "node": "T2_IT_Pisa"}') == SyncSite(node="T2_IT_Pisa")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"null", "message: Expected `object`"),
+        (b"{}", "kind: missing"),
+        (b'{"kind": "sync.site"}', "node: missing"),
+        (json.dumps({**SITE, "kind": "nope"}).encode(), "kind: unknown kind 'nope'"),
+        (json.dumps({**SITE, "kind": 7}).encode(), "kind: Expected `str`"),
+        (json.dumps({**SITE, "nodes": []}).encode(), "nodes: unknown field"),
+        (json.dumps({**SITE, "node": "T2_IT_Pisa\n"}).encode(), "node: "),
+        (json.dumps({**SITE, "node": "../../etc"}).encode(), "node: "),
+        (json.dumps({**SITE, "deep": "yes"}).encode(), "deep: Expected `bool`"),
+        (json.dumps({**SITE, "limit": 0}).encode(), "limit: "),
+        (json.dumps({**SITE, "dataset": "/A/B"}).encode(), "dataset: "),
+        (json.dumps({**SITE, "meta": {"attempts": 1}}).encode(), "meta.attempts: unknown field"),
+        (json.dumps({**SITE, "meta": {"lane": "fast"}}).encode(), "meta.lane: "),
+        (json.dumps({**SITE, "node": [[[[[[]]]]]]}).encode(), "node: Expected `str`"),
+        (json.dumps({**BLOCKS, "blocks": []}).encode(), "blocks: "),
+        (json.dumps({**BLOCKS, "blocks": ["/A/B-v1/AOD#1"] * 101}).encode(), "blocks: "),
+        (json.dumps({**BLOCKS, "blocks": ["/A/B-v1/AOD"]}).encode(), "blocks[0]: "),
+        (json.dumps({**BLOCKS, "removable_until": "soon"}).encode(), "removable_until: "),
+        (b'{"a":' * 20_000, "nested too deep"),
+        (b"[" * 100_000, "message: "),
+        (b" " * (MAX_BYTES + 1), "at most 131072"),
+    ],
+)
+def test_a_wrong_message_is_refused_by_the_name_of_its_field(body: bytes, reason: str) -> None:
+    with pytest.raises(InvalidMessage) as refused:
+        decode(body)
+    assert reason in str(refused.value)
+
+
+def test_a_newer_version_waits_for_the_upgrade() -> None:
+    with pytest.raises(NewerVersion, match="version 99"):
+        decode(json.dumps({**SITE, "v": 99, "something_new": True}).encode())
+
+
+def test_what_is_written_is_read_back() -> None:
+    command = SyncBlocks(node="T2_IT_Pisa", blocks=["/A/B-v1/AOD#1"], meta=Meta(id="x", lane="now"))
+    assert decode(encode(command)) == command
+
+
+def test_defaults_do_not_travel() -> None:
+    assert json.loads(encode(SyncSite(node="T2_IT_Pisa"))) == SITE
+
+
+def test_structs_made_in_code_are_checked_like_those_from_the_wire() -> None:
+    with pytest.raises(InvalidMessage, match="node"):
+        checked(SyncSite(node="nonsense"))
+    with pytest.raises(InvalidMessage, match=r"known are sync\.site"):
+        build("nope", {})
+
+
+def test_people_and_timetable_have_lanes() -> None:
+    now = Meta(lane="now")
+    assert queue_of(SyncSite(node="T2_IT_Pisa", meta=now)) == "sync.site.now"
+    assert queue_of(SyncSite(node="T2_IT_Pisa")) == "sync.site"
+    assert queue_of(SyncDataset(dataset="/A/*/*", meta=now)) == "sync.dataset"
+
+
+def test_every_kind_is_named_by_its_struct() -> None:
+    assert {kind_of(struct(**needed)) for struct, needed in _samples()} == set(KINDS)  # type: ignore[arg-type]
+
+
+def _samples() -> list[tuple[type, dict[str, object]]]:
+    return [
+        (SyncSite, {"node": "T2_IT_Pisa"}),
+        (SyncDataset, {"dataset": "*"}),
+        (SyncBlocks, {k: BLOCKS[k] for k in ("node", "blocks")}),
+    ]
