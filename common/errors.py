@@ -57,6 +57,16 @@ class NotOurs(PhedexRucioError):
     verdict = Verdict.DIE
 
 
+class DeadlineExceeded(PhedexRucioError):
+    """A handler reached its time limit without one finished piece of work."""
+
+
+class KilledWorker(PhedexRucioError):
+    """Every worker that took the command died of it, the last one with nothing else in hand."""
+
+    verdict = Verdict.DIE
+
+
 class PhedexError(PhedexRucioError):
     """The PhEDEx data service did not answer as it should."""
 

@@ -106,7 +106,7 @@ def catalogue(rules: Iterable[Rule], origin: str = "rules") -> Catalogue:
 
 
 def apply(
-    book: Catalogue, kind: Kind, protocol: str, name: str, destination: str | None = None, custodial: str = "n"
+    book: Catalogue, kind: Kind, protocol: str, name: str, *, destination: str | None = None, custodial: str = "n"
 ) -> Resolved | None:
     """The mapped name, or None if no rule applies (PHEDEX::Core::Catalogue).
 
@@ -118,17 +118,21 @@ def apply(
 
 
 def lfn_to_pfn(
-    book: Catalogue, protocol: str, lfn: str, destination: str | None = None, custodial: str = "n"
+    book: Catalogue, protocol: str, lfn: str, *, destination: str | None = None, custodial: str = "n"
 ) -> Resolved:
     """The PFN of an LFN. Raises CatalogueError where no rule applies."""
-    return _required(apply(book, Kind.LFN_TO_PFN, protocol, lfn, destination, custodial), "LFN", lfn, protocol)
+    return _required(
+        apply(book, Kind.LFN_TO_PFN, protocol, lfn, destination=destination, custodial=custodial), "LFN", lfn, protocol
+    )
 
 
 def pfn_to_lfn(
-    book: Catalogue, protocol: str, pfn: str, destination: str | None = None, custodial: str = "n"
+    book: Catalogue, protocol: str, pfn: str, *, destination: str | None = None, custodial: str = "n"
 ) -> Resolved:
     """The LFN of a PFN; not every PFN can be turned back. Raises CatalogueError where no rule applies."""
-    return _required(apply(book, Kind.PFN_TO_LFN, protocol, pfn, destination, custodial), "PFN", pfn, protocol)
+    return _required(
+        apply(book, Kind.PFN_TO_LFN, protocol, pfn, destination=destination, custodial=custodial), "PFN", pfn, protocol
+    )
 
 
 def _required(found: Resolved | None, what: str, name: str, protocol: str) -> Resolved:
@@ -208,9 +212,8 @@ def _replaced(match: Any, rule: Rule, question: _Question) -> str:
 
 
 def _rule(element: Element, origin: str) -> Rule:
-    plain = {key.replace("is-custodial", "is_custodial").replace("space-token", "space_token"): value
-             for key, value in element.attrib.items()}  # fmt: skip
-    return _from_attributes(element.tag, plain, origin)
+    renamed = {"is-custodial": "is_custodial", "space-token": "space_token"}
+    return _from_attributes(element.tag, {renamed.get(key, key): text for key, text in element.attrib.items()}, origin)
 
 
 def _from_attributes(kind: str, attributes: Mapping[str, str], origin: str) -> Rule:
@@ -241,5 +244,5 @@ def _expression(pattern: str, rule: Rule, origin: str) -> Any:
         return re2.compile(pattern, options)
     except re2.error as error:
         raise CatalogueError(
-            f"{origin}: the {rule.kind} rule of protocol {rule.protocol} has a bad regular expression {pattern!r}: {error}"
+            f"{origin}: a {rule.kind} rule of protocol {rule.protocol}: bad regular expression {pattern!r}: {error}"
         ) from error

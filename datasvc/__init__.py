@@ -1,0 +1,1 @@
+"""A PhEDEx data service over one SQLite file: the read calls, answered as the real service answered them."""
