@@ -1,0 +1,193 @@
+"""What does PhEDEx say? Its read calls, with every reply checked before it is used."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Self, TypeVar
+
+import tenacity
+
+from common.errors import PhedexUnreachable, UnknownNode, Untrusted
+from common.names import full_pattern
+from common.phedex import rows, transport, trust
+from common.phedex.replies import CALLS, BlockReplicas, Data, Envelope, FileReplicas, Node, Nodes
+from common.phedex.rows import Listing
+from common.phedex.transport import PhedexBusy, ReplyTooLarge
+from common.phedex.trust import Freshness, Question
+from common.settings.model import Main
+from common.sync.catalogue import BlockAtNode, File
+from common.sync.selection import like
+
+NODES_KEPT = 300.0  # seconds that the list of nodes is used again
+NO_BLOCK = "/Probe/Probe-v1/PROBE#probe"
+
+R = TypeVar("R", bound=Envelope)
+
+
+class Phedex:
+    """A client of the data service for one thread, with one connection. Close it, or use it as a context manager.
+
+    Every method may raise PhedexUnreachable, PhedexStatus, PhedexBadRequest, ReplyTooLarge and the Untrusted of
+    `common.phedex.trust`, after `phedex_tries` tries where another try may help. `sleep` waits between tries.
+    `requests` and `seconds` count what was asked and how long that took. Making one raises UsageError for a missing
+    certificate file.
+    """
+
+    def __init__(self, main: Main, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.requests = 0
+        self.seconds = 0.0
+        self._main = main
+        self._session = transport.session(main)
+        self._nodes: dict[str, Node] = {}
+        self._nodes_at = -NODES_KEPT
+        self._retrying = tenacity.Retrying(
+            sleep=sleep,
+            reraise=True,
+            wait=tenacity.wait_exponential(multiplier=0.5, max=10) + tenacity.wait_random(0, 1),
+            stop=tenacity.stop_after_attempt(main.phedex_tries) | tenacity.stop_after_delay(main.phedex_timeout),
+            retry=tenacity.retry_if_exception_type((PhedexUnreachable, PhedexBusy, *trust.TRANSPORT)),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The connection is closed."""
+        self._session.close()
+
+    def probe(self) -> None:
+        """PhEDEx answered a small question of the kind that all work needs, at the first try; raises if not."""
+        self._once(BlockReplicas, self._question(BlockReplicas, block=NO_BLOCK))
+
+    def nodes(self) -> dict[str, Node]:
+        """All nodes by name, at most some minutes old."""
+        if time.monotonic() - self._nodes_at >= NODES_KEPT:
+            self._read_nodes()
+        return self._nodes
+
+    def _read_nodes(self) -> None:
+        question = self._question(Nodes)
+        self._nodes = rows.nodes(question, self._ask(Nodes, question))
+        self._nodes_at = time.monotonic()
+
+    def check_node(self, node: str) -> None:
+        """PhEDEx knows the node: an unknown one would answer "no blocks", which looks like a node that lost all.
+
+        Raises UnknownNode, but never from an old list of nodes.
+        """
+        if node in self.nodes():
+            return
+        self._read_nodes()
+        if node not in self._nodes:
+            raise UnknownNode(f"PhEDEx instance {self._main.phedex_instance} has no node {node}: look at its name")
+
+    def block_replicas_at(self, node: str, pattern: str) -> Listing:
+        """The blocks, complete or not, at a node, of the datasets that match a pattern. In one request.
+
+        The node is not looked up (`check_node`).
+        """
+        question = self._question(BlockReplicas, node=node, dataset=full_pattern(pattern))
+        return rows.at_node(question, self._ask(BlockReplicas, question), node, like(pattern))
+
+    def blocks_at(self, node: str, blocks: Iterable[str]) -> dict[str, BlockAtNode]:
+        """What is at a node of some blocks, complete or not. A block that is missing in the result is not there.
+
+        Raises UnknownNode too.
+        """
+        self.check_node(node)
+        found: dict[str, BlockAtNode] = {}
+        for asked in self._chunks(blocks):
+            question = self._question(BlockReplicas, node=node, block=asked)
+            reply = self._ask(BlockReplicas, question)
+            rows.check_asked(question, (row.name for row in reply.block), set(asked))
+            found.update(rows.at_node(question, reply, node, lambda _: True).blocks)
+        return found
+
+    def files_at(self, node: str, blocks: Iterable[str]) -> tuple[dict[str, list[File]], dict[str, Untrusted]]:
+        """The whole file list of each block at a node, and the blocks without one with the reason.
+
+        Each block is in exactly one of the two. Raises UnknownNode too.
+        """
+        self.check_node(node)
+        found: dict[str, list[File]] = {}
+        doubts: dict[str, Untrusted] = {}
+        pending = list(self._chunks(blocks))
+        while pending:
+            asked = pending.pop()
+            try:
+                files, reasons = self._files_at(node, asked)
+            except ReplyTooLarge as error:
+                if len(asked) == 1:
+                    reasons, files = {asked[0]: Untrusted(str(error))}, {}
+                else:
+                    middle = len(asked) // 2
+                    pending += [asked[:middle], asked[middle:]]
+                    continue
+            found |= files
+            doubts |= reasons
+        return found, doubts
+
+    def _files_at(self, node: str, asked: Sequence[str]) -> tuple[dict[str, list[File]], dict[str, Untrusted]]:
+        question = self._question(FileReplicas, node=node, block=asked)
+        return rows.files(question, self._ask(FileReplicas, question), node, set(asked))
+
+    def known_blocks(self, blocks: Iterable[str]) -> set[str]:
+        """Those of the blocks that PhEDEx knows, whether they are anywhere or not."""
+        found: set[str] = set()
+        for asked in self._chunks(blocks):
+            question = self._question(Data, level="block", block=asked)
+            found |= rows.known(question, self._ask(Data, question), set(asked))
+        return found
+
+    def nodes_with(self, pattern: str) -> dict[str, list[str]]:
+        """The complete blocks of the datasets that match a pattern, by node. Retired nodes are left out."""
+        question = self._question(BlockReplicas, dataset=full_pattern(pattern), complete="y")
+        return rows.placed(question, self._ask(BlockReplicas, question), like(pattern))
+
+    def nodes_with_blocks(self, blocks: Iterable[str]) -> dict[str, list[str]]:
+        """Where some blocks are complete: the blocks by node. Retired nodes are left out."""
+        found: dict[str, list[str]] = {}
+        for asked in self._chunks(blocks):
+            question = self._question(BlockReplicas, block=asked, complete="y")
+            reply = self._ask(BlockReplicas, question)
+            rows.check_asked(question, (row.name for row in reply.block), set(asked))
+            for node, names in rows.placed(question, reply, lambda _: True).items():
+                found.setdefault(node, []).extend(names)
+        return found
+
+    def _chunks(self, blocks: Iterable[str]) -> Iterator[list[str]]:
+        """Each block once, in order, `phedex_blocks` a time."""
+        names = list(dict.fromkeys(blocks))
+        for start in range(0, len(names), self._main.phedex_blocks):
+            yield names[start : start + self._main.phedex_blocks]
+
+    def _question(self, kind: type[Envelope], **options: str | Sequence[str]) -> Question:
+        pairs = [
+            (name, value)
+            for name, values in options.items()
+            for value in ([values] if isinstance(values, str) else values)
+        ]
+        return Question(CALLS[kind], self._main.phedex_instance, tuple(pairs))
+
+    def _ask(self, kind: type[R], question: Question) -> R:
+        reply: R = self._retrying(self._once, kind, question)
+        return reply
+
+    def _once(self, kind: type[R], question: Question) -> R:
+        main = self._main
+        url = f"{main.phedex_url.rstrip('/')}/json/{main.phedex_instance}/{question.call}"
+        began = time.monotonic()
+        self.requests += 1
+        try:
+            answer = transport.post(
+                self._session, url, question, timeout=main.phedex_timeout, limit=main.phedex_reply_bytes
+            )
+        finally:
+            self.seconds += time.monotonic() - began
+        # PhEDEx lets its list of nodes be cached for half a day.
+        age = max(main.phedex_cache_age, trust.HALF_A_DAY) if kind is Nodes else main.phedex_cache_age
+        return trust.read(kind, question, answer, Freshness(age, main.phedex_clock_skew))

@@ -1,0 +1,170 @@
+"""Are the rows about what was asked, and do they agree with themselves? Rows of a reply that `trust` has read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from common import names
+from common.errors import Untrusted
+from common.phedex import trust
+from common.phedex.replies import BlockReplicas, BlockRow, Data, Envelope, FileReplicas, FilesRow, Node, Nodes
+from common.phedex.trust import Question, cut
+from common.sync.catalogue import BlockAtNode, File
+from common.sync.selection import Predicate
+
+
+class Listing(Struct, frozen=True):
+    """Blocks at a node, the names that do not parse, and PhEDEx's own time of the reply."""
+
+    blocks: dict[str, BlockAtNode]
+    ignored: list[str]
+    as_of: datetime
+
+
+def nodes(question: Question, reply: Nodes) -> dict[str, Node]:
+    """All nodes by name. Raises NoNodes."""
+    if not reply.node:
+        raise trust.NoNodes(f"{question}: came an empty list")
+    return {node.name: node for node in reply.node}
+
+
+def at_node(question: Question, reply: BlockReplicas, node: str, wanted: Predicate) -> Listing:
+    """The blocks at one node that PhEDEx listed, complete or not. An empty reply is legal and gives an empty listing.
+
+    A name that does not parse is no reason for distrust, as PhEDEx has such data: it stands in `ignored`.
+    Raises OtherNode, OtherBlock, Repeated, Contradiction.
+    """
+    listing = Listing({}, [], as_of(reply))
+    for row in reply.block:
+        block = _at_node(question, row, node)
+        if not names.is_block(row.name):
+            listing.ignored.append(row.name)
+            continue
+        _check_row(question, row.name, wanted, listing.blocks)
+        listing.blocks[row.name] = block
+    return listing
+
+
+def _at_node(question: Question, row: BlockRow, node: str) -> BlockAtNode:
+    if not row.replica or any(replica.node != node for replica in row.replica):
+        found = ", ".join(replica.node for replica in row.replica) or "no replica"
+        raise trust.OtherNode(f"{question}: block {cut(row.name)} is listed with {cut(found)} instead of {node}")
+    if len(row.replica) > 1:
+        raise trust.Repeated(f"{question}: block {cut(row.name)} is listed {len(row.replica)} times at {node}")
+    replica = row.replica[0]
+    is_open, complete = row.is_open == "y", replica.complete == "y"
+    if complete != (not is_open and replica.files == row.files):
+        raise trust.Contradiction(
+            f"{question}: block {cut(row.name)} has complete={replica.complete}, is_open={row.is_open}, "
+            f"{replica.files} of {row.files} files"
+        )
+    group = sys.intern(replica.group or "")
+    return BlockAtNode(row.files, row.bytes, replica.files, complete, is_open, group, replica.custodial == "y")
+
+
+def _check_row(question: Question, name: str, wanted: Predicate, before: Collection[str]) -> None:
+    if not wanted(name):
+        raise trust.OtherBlock(f"{question}: came block {cut(name)}, which was not asked for")
+    if name in before:
+        raise trust.Repeated(f"{question}: block {cut(name)} is listed twice")
+
+
+def check_asked(question: Question, found: Iterable[str], asked: Collection[str]) -> None:
+    """Nothing came that was not asked for by its name. Raises OtherBlock."""
+    for name in found:
+        if name not in asked:
+            raise trust.OtherBlock(f"{question}: came block {cut(name)}, which was not asked for")
+
+
+def placed(question: Question, reply: BlockReplicas, wanted: Predicate) -> dict[str, list[str]]:
+    """The blocks that are complete, by node, of a question with `complete=y`.
+
+    Left out: names that do not parse, and retired nodes (`X…`), which PhEDEx shows here and nowhere else.
+    Raises OtherBlock, Repeated, Contradiction.
+    """
+    found: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    for row in reply.block:
+        if not names.is_block(row.name):
+            continue
+        _check_row(question, row.name, wanted, seen)
+        seen.add(row.name)
+        for node in _complete_at(question, row):
+            found.setdefault(node, []).append(row.name)
+    return found
+
+
+def _complete_at(question: Question, row: BlockRow) -> list[str]:
+    nodes_of = [replica.node for replica in row.replica]
+    if len(set(nodes_of)) != len(nodes_of):
+        raise trust.Repeated(f"{question}: block {cut(row.name)} is listed twice at a node")
+    for replica in row.replica:
+        if replica.complete == "n" or row.is_open == "y" or replica.files != row.files:
+            raise trust.Contradiction(
+                f"{question}: block {cut(row.name)} at {replica.node} has complete={replica.complete}, "
+                f"is_open={row.is_open}, {replica.files} of {row.files} files"
+            )
+    return [node for node in nodes_of if names.is_node(node)]
+
+
+def files(
+    question: Question, reply: FileReplicas, node: str, asked: Collection[str]
+) -> tuple[dict[str, list[File]], dict[str, Untrusted]]:
+    """The whole file list of each block that was asked for, or why there is none: each block is in one of the two.
+
+    Raises OtherNode, OtherBlock, Repeated where the reply as a whole is about something else.
+    """
+    found: dict[str, list[File]] = {}
+    doubts: dict[str, Untrusted] = {}
+    seen: set[str] = set()
+    for row in reply.block:
+        _check_row(question, row.name, asked.__contains__, seen)
+        seen.add(row.name)
+        _check_file_nodes(question, row, node)
+        doubt = _doubt(row, node)
+        if doubt is not None:
+            doubts[row.name] = doubt
+        else:
+            found[row.name] = [File(file.name, file.bytes, names.adler32_of(file.checksum)) for file in row.file]
+    for name in asked:
+        if name not in seen:
+            doubts[name] = trust.FilesMissing(f"block {name}: filereplicas does not list it at {node}")
+    return found, doubts
+
+
+def _check_file_nodes(question: Question, row: FilesRow, node: str) -> None:
+    for file in row.file:
+        for replica in file.replica:
+            if replica.node != node:
+                raise trust.OtherNode(f"{question}: file {cut(file.name)} is listed at {cut(replica.node)}, not {node}")
+
+
+def _doubt(row: FilesRow, node: str) -> Untrusted | None:
+    if len(row.file) != row.files:
+        return trust.FilesMissing(f"block {row.name}: {len(row.file)} of {row.files} files are listed at {node}")
+    if len({file.name for file in row.file}) != row.files:
+        return trust.BadFile(f"block {row.name}: a file is listed twice")
+    for file in row.file:
+        if not names.is_lfn(file.name):
+            return trust.BadFile(f"block {row.name}: {cut(file.name)!r} is no file name that Rucio can hold")
+        if file.bytes < 0:
+            return trust.BadFile(f"block {row.name}: file {file.name} has {file.bytes} bytes")
+        if not file.replica:
+            return trust.BadFile(f"block {row.name}: file {file.name} has no replica at {node}")
+    return None
+
+
+def known(question: Question, reply: Data, asked: Collection[str]) -> set[str]:
+    """Those blocks that PhEDEx knows, wherever they are or not. Raises OtherBlock."""
+    found = {block.name for dbs in reply.dbs for dataset in dbs.dataset for block in dataset.block}
+    check_asked(question, found, asked)
+    return found
+
+
+def as_of(reply: Envelope) -> datetime:
+    """When PhEDEx took the question, by its own clock."""
+    return datetime.fromtimestamp(reply.request_timestamp, UTC)

@@ -1,0 +1,303 @@
+"""Each condition of a reply, broken one at a time: the error that is named after it is raised, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.phedex import rows, trust
+from common.phedex.replies import BlockReplicas, Data, Nodes
+from common.sync.catalogue import BlockAtNode, File
+from common.sync.selection import like
+from tests.unit.phedex import good
+from tests.unit.phedex.good import FRESH, FULL, NODE, NOW, OPEN, PART, body
+
+Document = dict[str, Any]
+
+
+def test_a_good_listing_is_read() -> None:
+    found = good.listing(body(good.blockreplicas()))
+    assert found.blocks == {
+        FULL: BlockAtNode(3, 3000, 3, True, False, "DataOps"),
+        PART: BlockAtNode(4, 4000, 1, False, False, "DataOps"),
+        OPEN: BlockAtNode(2, 2000, 2, False, True, "DataOps"),
+    }
+    assert found.ignored == []
+    assert found.as_of == datetime.fromtimestamp(NOW + 0.57439, UTC)
+
+
+def test_an_empty_listing_is_legal() -> None:
+    assert good.listing(body(good.envelope("blockreplicas", block=[]))).blocks == {}
+
+
+def test_all_numbers_may_be_strings() -> None:
+    document = good.blockreplicas()
+    plain = good.listing(body(document))
+    for row in document["phedex"]["block"]:
+        for part in (row, row["replica"][0]):
+            part.update(files=str(part["files"]), bytes=str(part["bytes"]))
+    document["phedex"].update(request_timestamp=str(document["phedex"]["request_timestamp"]), call_time=0.00231)
+    assert good.listing(body(document)) == plain
+
+
+def test_a_name_that_does_not_parse_is_ignored_and_reported() -> None:
+    document = good.blockreplicas()
+    odd = "/TAC-TIBTOB-120-DAQ-EDM/RECO#1"
+    document["phedex"]["block"].append(good.block(odd, 1, 1))
+    found = good.listing(body(document))
+    assert found.ignored == [odd]
+    assert list(found.blocks) == [FULL, PART, OPEN]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", trust.Truncated),
+        (body(good.blockreplicas())[:-1], trust.Truncated),
+        (body(good.blockreplicas())[:500], trust.Truncated),
+        (b"failed", trust.NotJson),
+        (body(good.blockreplicas()) + b'{"error":"database"}', trust.NotJson),
+        (b"\n<!DOCTYPE html><html><head><title>CERN Single Sign-On</title></head></html>", trust.LoginPage),
+        (b"<html><body>maintenance</body></html>", trust.LoginPage),
+        (b"<error>Unsupported format 'yaml'</error>", trust.ErrorDocument),
+        (b"<?xml version='1.0'?><error>Unsupported</error>", trust.ErrorDocument),
+        (b'{"error":"API call was not defined."}', trust.ErrorDocument),
+        (b'{"phedex":{"error":"database away"}}', trust.ErrorDocument),
+        (body({**good.blockreplicas(), "error": "late"}), trust.ErrorDocument),
+        (b"[]", trust.Malformed),
+        (b"null", trust.Malformed),
+        (b"{}", trust.Malformed),
+        (b'{"phedex":[]}', trust.Malformed),
+        (body(good.blockreplicas()).replace(b"DataOps", b"\xff\xfe"), trust.Malformed),
+        (b'{"x":' + b"[" * 100_000, trust.Malformed),
+    ],
+)
+def test_a_body_that_is_no_reply_is_refused_by_name(content: bytes, expected: type[Exception]) -> None:
+    with pytest.raises(expected) as caught:
+        good.listing(content)
+    assert type(caught.value) is expected
+    assert str(caught.value).startswith("blockreplicas?node=T2_IT_Pisa&dataset=/A*/*/*: ")
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 500
+
+
+def _envelope(**values: Any) -> Callable[[Document], None]:
+    def change(document: Document) -> None:
+        for key, value in values.items():
+            document["phedex"][key] = value
+
+    return change
+
+
+def _without(key: str) -> Callable[[Document], None]:
+    return lambda document: document["phedex"].pop(key)
+
+
+def _row(number: int, **values: Any) -> Callable[[Document], None]:
+    return lambda document: document["phedex"]["block"][number].update(values)
+
+
+def _replica(number: int, **values: Any) -> Callable[[Document], None]:
+    return lambda document: document["phedex"]["block"][number]["replica"][0].update(values)
+
+
+def _twice(document: Document) -> None:
+    document["phedex"]["block"].append(document["phedex"]["block"][0])
+
+
+def _replica_twice(document: Document) -> None:
+    document["phedex"]["block"][0]["replica"] *= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_without("call_time"), trust.Unfinished),
+        (_without("block"), trust.Malformed),
+        (_without("request_timestamp"), trust.Malformed),
+        (_without("request_call"), trust.Malformed),
+        (_without("instance"), trust.Malformed),
+        (_envelope(call_time=None), trust.Malformed),
+        (_envelope(request_call="filereplicas"), trust.WrongCall),
+        (_envelope(request_call="nodes", block=[{"name": "x"}]), trust.WrongCall),
+        (_envelope(instance="debug"), trust.WrongInstance),
+        (_envelope(request_timestamp=NOW - 601), trust.Stale),
+        (_envelope(request_timestamp=0), trust.Stale),
+        (_envelope(request_timestamp=NOW + 302), trust.FromTheFuture),
+        (_envelope(request_timestamp="nan"), trust.FromTheFuture),
+        (_envelope(request_timestamp="inf"), trust.FromTheFuture),
+        (_replica(1, node="T2_IT_Bari"), trust.OtherNode),
+        (_replica(1, node="t2_it_pisa"), trust.OtherNode),
+        (_row(1, replica=[]), trust.OtherNode),
+        (_row(1, name="/Beta/Run2018A-v1/RAW#1"), trust.OtherBlock),
+        (_twice, trust.Repeated),
+        (_replica_twice, trust.Repeated),
+        (_row(0, files=4), trust.Contradiction),
+        (_replica(0, files=2), trust.Contradiction),
+        (_replica(0, complete="n"), trust.Contradiction),
+        (_replica(1, complete="y"), trust.Contradiction),
+        (_row(0, is_open="y"), trust.Contradiction),
+        (_row(0, is_open=None), trust.Malformed),
+        (_row(0, files=-3), trust.Malformed),
+        (_row(0, files="three"), trust.Malformed),
+        (_replica(0, files=None), trust.Malformed),
+    ],
+)
+def test_a_listing_with_one_thing_wrong_is_refused_by_name(
+    change: Callable[[Document], None], expected: type[Exception]
+) -> None:
+    document = good.blockreplicas()
+    change(document)
+    with pytest.raises(expected) as caught:
+        good.listing(body(document))
+    assert type(caught.value) is expected
+
+
+@pytest.mark.parametrize("timestamp", [NOW - 600, NOW, NOW + 301])
+def test_a_reply_within_cache_age_and_clock_skew_is_fresh(timestamp: float) -> None:
+    document = good.blockreplicas()
+    document["phedex"]["request_timestamp"] = timestamp
+    assert len(good.listing(body(document)).blocks) == 3
+
+
+def test_a_redirect_is_refused_and_only_its_host_is_told() -> None:
+    with pytest.raises(trust.Redirected, match=r"status 302 to login\.example\.org instead") as caught:
+        good.listing(b"", status=302, location="https://login.example.org/auth?token=secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_login_page_shows_its_title_only() -> None:
+    page = b"<html><head><title>Sign in</title></head><body><input name=token value=secret></body></html>"
+    with pytest.raises(trust.LoginPage, match="'Sign in'") as caught:
+        good.listing(page)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_call_may_be_repeated_as_it_was_written() -> None:
+    document = good.blockreplicas()
+    document["phedex"]["request_call"] = "blockReplicas"  # as recorded in 2009
+    assert len(good.listing(body(document)).blocks) == 3
+
+
+def test_good_file_lists_are_read_and_a_partial_one_is_doubted() -> None:
+    found, doubts = good.file_lists(body(good.filereplicas()))
+    assert found == {FULL: [File(good.lfn(n), 10, "0a952185") for n in range(3)]}
+    assert {name: str(doubt) for name, doubt in doubts.items()} == {
+        PART: f"block {PART}: 2 of 4 files are listed at {NODE}"
+    }
+    assert type(doubts[PART]) is trust.FilesMissing
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"name": "/store/../etc/passwd"}, trust.BadFile),
+        ({"name": "relative.root"}, trust.BadFile),
+        ({"name": good.lfn(1)}, trust.BadFile),
+        ({"bytes": -1}, trust.BadFile),
+        ({"replica": []}, trust.BadFile),
+    ],
+)
+def test_one_bad_file_costs_its_block_alone(values: dict[str, Any], expected: type[Exception]) -> None:
+    document = good.filereplicas()
+    other = document["phedex"]["block"][1]
+    other["file"] = [good.file(good.lfn(10 + n)) for n in range(4)]
+    document["phedex"]["block"][0]["file"][2].update(values)
+    found, doubts = good.file_lists(body(document))
+    assert list(found) == [PART]
+    assert [type(doubt) for doubt in doubts.values()] == [expected]
+
+
+def test_a_file_without_adler32_has_none() -> None:
+    document = good.filereplicas()
+    document["phedex"]["block"][0]["file"][0]["checksum"] = "cksum:2470571517"
+    document["phedex"]["block"][0]["file"][1]["checksum"] = None
+    found, _ = good.file_lists(body(document))
+    assert [file.adler32 for file in found[FULL]] == [None, None, "0a952185"]
+
+
+def test_a_block_that_is_not_listed_is_doubted() -> None:
+    found, doubts = good.file_lists(body(good.envelope("filereplicas", block=[])))
+    assert found == {}
+    assert [type(doubts[name]) for name in (FULL, PART)] == [trust.FilesMissing] * 2
+
+
+def test_files_of_another_node_or_block_refuse_the_whole_reply() -> None:
+    document = good.filereplicas()
+    document["phedex"]["block"][0]["file"][0]["replica"][0]["node"] = "T2_IT_Bari"
+    with pytest.raises(trust.OtherNode):
+        good.file_lists(body(document))
+    document = good.filereplicas()
+    document["phedex"]["block"][0]["name"] = OPEN
+    with pytest.raises(trust.OtherBlock):
+        good.file_lists(body(document))
+    document = good.filereplicas()
+    document["phedex"]["block"].append(document["phedex"]["block"][1])
+    with pytest.raises(trust.Repeated):
+        good.file_lists(body(document))
+
+
+def test_no_nodes_at_all_are_not_believed() -> None:
+    asked = good.question(Nodes)
+    reply = trust.read(Nodes, asked, good.answer(body(good.envelope("nodes", node=[]))), FRESH)
+    with pytest.raises(trust.NoNodes):
+        rows.nodes(asked, reply)
+
+
+def test_known_blocks_are_those_asked_for() -> None:
+    payload = [{"name": "dbs", "dataset": [{"name": "/Alpha/Run2018A-v1/RAW", "block": [{"name": FULL, "files": 3}]}]}]
+    asked = good.question(Data)
+    reply = trust.read(Data, asked, good.answer(body(good.envelope("data", dbs=payload))), FRESH)
+    assert rows.known(asked, reply, {FULL, PART}) == {FULL}
+    with pytest.raises(trust.OtherBlock):
+        rows.known(asked, reply, {PART})
+
+
+def _placed(*listed: Document) -> dict[str, list[str]]:
+    asked = good.question(BlockReplicas)
+    document = good.envelope("blockreplicas", block=list(listed))
+    reply = trust.read(BlockReplicas, asked, good.answer(body(document)), FRESH)
+    return rows.placed(asked, reply, like(good.PATTERN))
+
+
+def test_complete_blocks_are_placed_by_node_and_retired_nodes_left_out() -> None:
+    row = good.block(FULL, 3, 3)
+    row["replica"] += good.block(FULL, 3, 3, node="T1_IT_CNAF_MSS")["replica"]
+    row["replica"] += good.block(FULL, 3, 3, node="XT1_TW_ASGC_MSS")["replica"]
+    assert _placed(row, good.block(PART, 1, 1)) == {NODE: [FULL, PART], "T1_IT_CNAF_MSS": [FULL]}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (good.block(PART, 3, 2), trust.Contradiction),
+        (good.block(PART, 3, 3, complete="n"), trust.Contradiction),
+        (good.block("/Beta/Run2018A-v1/RAW#1", 1, 1), trust.OtherBlock),
+        (good.block(FULL, 3, 3), trust.Repeated),
+    ],
+)
+def test_a_placement_with_one_thing_wrong_is_refused_by_name(row: Document, expected: type[Exception]) -> None:
+    with pytest.raises(expected) as caught:
+        _placed(good.block(FULL, 3, 3), row)
+    assert type(caught.value) is expected
+
+
+RECORDED = Path(__file__).parents[2] / "data" / "replies"
+
+
+@pytest.mark.parametrize(
+    ("recording", "asked_at", "places"),
+    [
+        ("blockreplicas_2009-04-13_v1.3.1.json", 1239641469.0, ["T1_US_FNAL_Buffer", "T1_US_FNAL_MSS", "T2_CH_CAF"]),
+        ("blockreplicas_2011-07-27_v2.1.8.json", 1311755259.0, ["T1_IT_CNAF_MSS"]),
+    ],
+)
+def test_replies_of_the_real_service_are_read(recording: str, asked_at: float, places: list[str]) -> None:
+    asked = good.question(BlockReplicas)
+    answer = good.answer((RECORDED / recording).read_bytes(), asked_at=asked_at)
+    reply = trust.read(BlockReplicas, asked, answer, FRESH)
+    assert sorted(rows.placed(asked, reply, like("/*/*/*"))) == places
