@@ -13,7 +13,7 @@ from common.messages.meta import Meta
 from common.outcome import Outcome
 from common.phedex.inventory import read_node
 from common.rucio.inventory import rules_at
-from common.rucio.rses import Site, find_site
+from common.rucio.rses import Site, Switch, find_site
 from common.settings.model import Site as Policy
 from common.sync.catalogue import Reading
 from common.sync.diff import diff, set_unknown, without_replica
@@ -65,13 +65,17 @@ def observe(command: SyncSite, world: World) -> Observed:
 
 
 def site_of(node: str, world: World, policy: Policy) -> Site:
-    """The RSE that stands for a node, open for the sync. Raises NotOurs with the reason where there is none."""
+    """The RSE that stands for a node, open for the sync.
+
+    Raises NotOurs with the reason where there is none, UnknownNode where PhEDEx does not know the node either.
+    """
     if not policy.run:
         raise NotOurs(f"{node}: `run` is off in its settings")
     site = find_site(world.rucio, node, policy)
     if site is None:
+        world.phedex.check_node(node)  # a mistyped node is a mistake, not a site that Rucio does not have yet
         raise NotOurs(f"{node}: no RSE with the attributes cms_type=real and pnn={node}")
-    if site.switch == "frozen":
+    if site.switch is Switch.FROZEN:
         raise NotOurs(f"{node}: frozen (attribute phedex_sync of RSE {site.rse})")
     return site
 
@@ -132,5 +136,4 @@ def _notes(plan: Plan, dry: bool) -> list[str]:
     """What a person should know of this plan, cut to a few lines."""
     notes = [f"PhEDEx's answer is not trusted for {doubt}" for doubt in plan.doubts[:5]]
     notes += [f"dry: would add {len(plan.missing)}, update {len(plan.update)}"] if dry else []
-    notes += [f"left alone: {len(plan.remove)} blocks that Rucio has and PhEDEx has not"] if plan.remove else []
-    return notes + ([f"{plan.left} more blocks in later pages"] if plan.after else [])
+    return notes + ([f"left alone: {len(plan.remove)} blocks that Rucio has and PhEDEx has not"] if plan.remove else [])

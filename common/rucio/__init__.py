@@ -1,0 +1,1 @@
+"""The door to Rucio: bulk calls, counted requests, errors sorted."""

@@ -83,7 +83,7 @@ def _present(found: Difference, name: str, block: BlockAtNode, rule: RuleAtRse |
 
 def update_reason(block: BlockAtNode, rule: RuleAtRse) -> Update | None:
     """Why the rule of a block that is complete at its node needs work, or None."""
-    if rule.marked:
+    if rule.marked or rule.keep:
         return Update.RETURNED
     if rule.ending:
         return Update.ENDING

@@ -1,0 +1,55 @@
+"""Which of our rules are at an RSE? One stream an account, kept small."""
+
+from __future__ import annotations
+
+from common.names import SCOPE
+from common.rucio.rses import Site, is_rule_for
+from common.rucio.session import Row, Rucio
+from common.sync.catalogue import CUSTODIAL, GONE_SINCE, GROUP, KEEP, RuleAtRse, parse_meta
+
+
+def rules_at(rucio: Rucio, site: Site) -> dict[str, RuleAtRse]:
+    """Our rules at the RSE by block name: live, marked and ending ones, those of former accounts and forms too.
+
+    One request an account, as a stream: memory stays flat but for the answer. Of several rules of one block the one
+    that `preferred` takes. An account that does not exist has no rules.
+    """
+    rules: dict[str, RuleAtRse] = {}
+    for account in site.accounts:
+        for row in rucio.rows("list_account_rules", account, about=account):
+            if is_ours(row, site):
+                name = row["name"]
+                rules[name] = preferred(rules.get(name), rule_of(row, site))
+    return rules
+
+
+def is_ours(row: Row, site: Site) -> bool:
+    """True for a rule of one of the site's accounts, on a block, at exactly this RSE. No other is ever touched."""
+    return (
+        row.get("scope") == SCOPE
+        and row.get("did_type") == "DATASET"
+        and row.get("account") in site.accounts
+        and is_rule_for(site.rse, row.get("rse_expression", ""))
+    )
+
+
+def rule_of(row: Row, site: Site) -> RuleAtRse:
+    """What we keep of a rule as Rucio gives it."""
+    meta = parse_meta(row.get("meta"))
+    return RuleAtRse(
+        id=row["id"],
+        files=row.get("locks_ok_cnt") or 0,
+        ending=row.get("expires_at") is not None,
+        marked=GONE_SINCE in meta,
+        keep=KEEP in meta,
+        group=str(meta.get(GROUP) or ""),
+        custodial=meta.get(CUSTODIAL) is True,
+        plain=row["rse_expression"] == site.rse,
+    )
+
+
+def preferred(known: RuleAtRse | None, other: RuleAtRse) -> RuleAtRse:
+    """Of two rules of one block: a live one before one that ends, then the plain expression, then the first."""
+    if known is None:
+        return other
+    return max(known, other, key=lambda rule: (not rule.ending, rule.plain))

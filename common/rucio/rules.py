@@ -1,0 +1,83 @@
+"""How is a rule found, made and changed?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from common.errors import NotFound
+from common.names import SCOPE
+from common.rucio.dids import did
+from common.rucio.session import Row, Rucio, sliced
+
+COMMENT = "phedex-rucio: as PhEDEx has it"
+
+
+class Lock(Struct, frozen=True):
+    """A rule that holds a dataset at an RSE: the dataset's name, the RSE, the rule's id, the account that owns it."""
+
+    name: str
+    rse: str
+    rule: str
+    account: str
+
+
+def locks(rucio: Rucio, datasets: Iterable[str]) -> list[Lock]:
+    """All that holds the datasets, anybody's and anywhere. A rule that waits for approval or injection has none."""
+    found: list[Lock] = []
+    for part in sliced(sorted(datasets), rucio.main.rucio_dids):
+        dids = [{**did(name), "type": "dataset"} for name in part]
+        rows = rucio.rows("get_locks_for_dids", dids, about=f"{len(part)} names from {part[0]}")
+        found += [Lock(row["name"], row["rse"], row["rule_id"], row["account"]) for row in rows]
+    return found
+
+
+def read(rucio: Rucio, rule: str) -> Row:
+    """The rule as Rucio has it; NotFound where there is none of this id."""
+    return rucio.row("get_replication_rule", rule, about=rule)
+
+
+def find(rucio: Rucio, rule: str) -> Row | None:
+    """The rule as Rucio has it, or None."""
+    try:
+        return read(rucio, rule)
+    except NotFound:
+        return None
+
+
+def of_dataset(rucio: Rucio, dataset: str) -> Iterator[Row]:
+    """All rules of a dataset, those without locks too."""
+    return rucio.rows("list_did_rules", SCOPE, dataset, about=dataset)
+
+
+def add(rucio: Rucio, datasets: list[str], rse: str, account: str, meta: dict[str, Any]) -> None:
+    """Each dataset has a rule at the RSE, without end: at most 1,000, all or nothing.
+
+    Every file must be available there already: for one that is not Rucio queues a real transfer. Availability of the
+    RSE is ignored, because a site that is blocked for writing still has what it has. Raises RucioConflict where one
+    has such a rule already.
+    """
+    rucio.call(
+        "add_replication_rule",
+        [did(name) for name in sorted(datasets)],
+        1,
+        rse,
+        account=account,
+        meta=as_text(meta),
+        comment=COMMENT,
+        ignore_availability=True,
+        about=f"{len(datasets)} names from {min(datasets)} at {rse} for {account}",
+    )
+
+
+def change(rucio: Rucio, rule: str, options: dict[str, Any]) -> None:
+    """The rule has the options; NotFound where there is no such rule any more."""
+    rucio.call("update_replication_rule", rule, options, about=rule)
+
+
+def as_text(meta: dict[str, Any]) -> str:
+    """A rule's meta as Rucio stores it: JSON in a text."""
+    return msgspec.json.encode(meta, order="sorted").decode()

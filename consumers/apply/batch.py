@@ -1,0 +1,83 @@
+"""What is known of a batch, what became of each of its blocks, and how is that counted?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from common.errors import PhedexRucioError
+from common.rucio.rses import Site
+from common.sync.catalogue import BlockAtNode
+from consumers.apply.contents import Files
+
+
+class Fate(StrEnum):
+    """What became of a block in this execution: the names of the counts."""
+
+    IN_SYNC = "in_sync"
+    ADDED = "added"
+    UPDATED = "updated"
+    REVIVED = "revived"
+    WOULD_ADD = "would_add"
+    WOULD_UPDATE = "would_update"
+    WITHHELD = "withheld"
+    CONFLICT = "conflicts"
+    NOT_AT_NODE = "not_at_node"
+    EMPTY = "empty"
+    DOUBTFUL = "doubtful"
+
+
+@dataclass
+class Batch:
+    """The blocks that are complete at the node, and the files of those whose files matter, as PhEDEx says.
+
+    `whole`: blocks without a rule whose files are all known to be available at the RSE. `attached`: the files of each
+    block that were given a replica or a place in it. `failed`: blocks that failed by themselves.
+    """
+
+    node: str
+    site: Site
+    blocks: Mapping[str, BlockAtNode]
+    deep: bool = False
+    dry: bool = False
+    files: dict[str, Files] = field(default_factory=dict)
+    fates: dict[str, Fate] = field(default_factory=dict)
+    whole: set[str] = field(default_factory=set)
+    adopted: set[str] = field(default_factory=set)
+    attached: dict[str, Files] = field(default_factory=dict)
+    failed: dict[str, PhedexRucioError] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    written: bool = False
+
+    def end(self, name: str, fate: Fate, note: str = "") -> None:
+        """The block needs no more work in this execution. The note is for a person."""
+        self.fates[name] = fate
+        if note:
+            self.notes[name] = note
+
+    def attach(self, name: str, files: Files) -> None:
+        """The files were attached to the block."""
+        self.attached[name] = self.attached.get(name, {}) | files
+        self.written = True
+
+    def open(self, names: list[str]) -> list[str]:
+        """Those of the names that still need work."""
+        return [name for name in names if name not in self.fates and name not in self.failed]
+
+    def named(self, *fates: Fate) -> list[str]:
+        """The names that met one of the fates, in order."""
+        return sorted(name for name, fate in self.fates.items() if fate in fates)
+
+    def counts(self) -> dict[str, int]:
+        """Blocks by fate, with the files and bytes that were attached; what is nought is left out but `in_sync`."""
+        files = [file for attached in self.attached.values() for file in attached.values()]
+        counted = {fate.value: number for fate, number in Counter(self.fates.values()).items()}
+        more = {
+            "adopted": len(self.adopted),
+            "files": len(files),
+            "bytes": sum(file.bytes for file in files),
+            "failed": len(self.failed),
+        }
+        return {Fate.IN_SYNC.value: 0} | counted | {name: number for name, number in more.items() if number}

@@ -1,0 +1,45 @@
+"""Is every file of a block available at the RSE? A rule on a block where one is not would queue a real transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from common.rucio import dids, replicas
+from common.rucio.dids import Attachment
+from common.rucio.session import Rucio, sliced
+from consumers.apply.contents import Files, Seen
+
+
+def lacking(rucio: Rucio, rse: str, name: str, files: Collection[str]) -> str:
+    """Which part of a block, whose content in Rucio is to be these files, is not available at the RSE; "" if none."""
+    there = replicas.available(rucio, rse, name)
+    return "" if there == len(files) else f"{there} of {len(files)} files are available at {rse}"
+
+
+def strangers(files: Files, inside: Files) -> str:
+    """Which files are inside the block in Rucio and not in PhEDEx' list: nobody's promise; "" if none."""
+    extra = sorted(inside.keys() - files.keys())
+    return f"{len(extra)} files in Rucio that PhEDEx does not list, such as {extra[0]}" if extra else ""
+
+
+def all_new(name: str, files: Files, seen: Seen) -> bool:
+    """True if the block and all its files were new to Rucio: what was attached with the RSE is then available there.
+
+    A file that was known may have a replica there in another state, which attaching leaves as it is (41.5.1).
+    """
+    return name not in seen.open_ and not any(file in seen.known for file in files)
+
+
+def attach_late(rucio: Rucio, rse: str, name: str, files: Files, needs: Iterable[str]) -> Files:
+    """Files join a block that rules hold already; returns those that did.
+
+    Rucio applies every rule of the block to a new file: where one has no replica it would queue a transfer. So the
+    replicas here are made first, and a file is attached only when it is available at each of the RSEs that it needs,
+    which every site's own turn makes true.
+    """
+    replicas.add(rucio, rse, files.values())
+    places = replicas.places(rucio, files)
+    ready = {file: files[file] for file, rses in places.items() if rses >= set(needs)}
+    for part in sliced(sorted(ready), rucio.main.rucio_files):
+        dids.attach(rucio, [Attachment(parent=name, names=tuple(part))])
+    return ready

@@ -1,0 +1,81 @@
+"""How do our rules become what PhEDEx says? Found by the locks of a few blocks, made, changed; never taken away."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+
+from common.rucio import rules
+from common.rucio.inventory import is_ours, preferred, rule_of
+from common.rucio.rses import Site
+from common.rucio.session import Row, Rucio, sliced
+from common.sync.catalogue import GONE_SINCE, GROUP, KEEP, BlockAtNode, RuleAtRse, parse_meta, rule_meta
+
+
+class Found(Struct, frozen=True):
+    """Our rules on some blocks by name, the names whose rule has none of our meta yet, and who else holds a block.
+
+    `held_at`: the RSEs where a rule of this sync holds the block, this one or another.
+    """
+
+    ours: dict[str, RuleAtRse]
+    strange: set[str]
+    held_at: dict[str, set[str]]
+
+
+def find(rucio: Rucio, site: Site, names: list[str], *, thorough: bool = False) -> Found:
+    """Our rules on the blocks: one request for all their locks, and one a rule that exists.
+
+    `thorough`: also those that have no locks (waiting for approval or injection), one request a block more.
+    """
+    locks = rules.locks(rucio, names)
+    wanted = sorted({lock.rule for lock in locks if lock.rse == site.rse and lock.account in site.accounts})
+    rows = [row for row in (rules.find(rucio, rule) for rule in wanted) if row is not None]
+    if thorough:
+        rows += [row for name in names for row in rules.of_dataset(rucio, name)]
+    held_at: dict[str, set[str]] = defaultdict(set)
+    for lock in locks:
+        if lock.account in site.accounts or lock.account.startswith("sync_"):
+            held_at[lock.name].add(lock.rse)
+    ours, strange = _ours([row for row in rows if is_ours(row, site)], site)
+    return Found(ours, strange, dict(held_at))
+
+
+def _ours(rows: Iterable[Row], site: Site) -> tuple[dict[str, RuleAtRse], set[str]]:
+    ours: dict[str, RuleAtRse] = {}
+    metas = {row["id"]: parse_meta(row.get("meta")) for row in rows}
+    for row in rows:
+        ours[row["name"]] = preferred(ours.get(row["name"]), rule_of(row, site))
+    return ours, {name for name, rule in ours.items() if GROUP not in metas[rule.id]}
+
+
+def add(rucio: Rucio, site: Site, blocks: Mapping[str, BlockAtNode]) -> Iterable[list[str]]:
+    """Each block has a rule of the site's account at its RSE; yields the names as they get it.
+
+    Every file must be available there already. Blocks with equal meta share a request. RucioConflict: one of those
+    that were not yielded has such a rule already, and the others of its request have none.
+    """
+    alike: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for name in sorted(blocks):
+        alike[blocks[name].group, blocks[name].custodial].append(name)
+    for names in alike.values():
+        for part in sliced(names, rucio.main.rucio_rules):
+            rules.add(rucio, part, site.rse, site.account, dict(rule_meta(blocks[part[0]])))
+            yield part
+
+
+def change(rucio: Rucio, rule: RuleAtRse, block: BlockAtNode) -> None:
+    """The rule says what PhEDEx says of the block, without a mark and without an end; NotFound if it is gone.
+
+    Read, change, write: what others wrote into its meta stays. Rucio has no way to write only if unchanged.
+    """
+    row = rules.read(rucio, rule.id)
+    before = parse_meta(row.get("meta"))
+    meta = {key: value for key, value in before.items() if key not in (GONE_SINCE, KEEP)} | rule_meta(block)
+    options: dict[str, object] = {"meta": rules.as_text(meta)} if meta != before else {}
+    if row.get("expires_at") is not None:
+        options["lifetime"] = None
+    if options:
+        rules.change(rucio, rule.id, options)

@@ -1,0 +1,137 @@
+"""The client's habits: no process details leave, no password is logged, nobody is prompted; replies are checked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rucio.common import config
+
+from common.errors import NotAuthenticated, RucioError
+from common.rucio.session import Rucio, sliced
+from common.settings.model import Main
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A gateway in front of nothing: logs in whoever comes, and answers `reply` with `kind` to all else."""
+
+    protocol_version = "HTTP/1.1"
+    reply = b""
+    kind = "application/x-json-stream"
+    status = 200
+    seen: list[dict[str, str]]
+
+    def do_GET(self) -> None:
+        self.seen.append(dict(self.headers))
+        login = self.path.startswith("/auth/")
+        body = b"" if login else self.reply
+        self.send_response(200 if login else self.status)
+        self.send_header("X-Rucio-Auth-Token", "a-token")
+        self.send_header("Content-Type", self.kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Answers]]:
+    handler = type("Handler", (Answers,), {"seen": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    text = f"[client]\nrucio_host={url}\nauth_host={url}\naccount=sync\nauth_type=userpass\nusername=u\n"
+    (tmp_path / "rucio.cfg").write_text(text + f"password=HUNTER2\nauth_token_file_path={tmp_path}/token\n")
+    monkeypatch.setenv("RUCIO_CONFIG", str(tmp_path / "rucio.cfg"))
+    config.clean_cached_config()
+    yield handler
+    config.clean_cached_config()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def rucio(gateway: type[Answers]) -> Iterator[Rucio]:
+    rucio = Rucio(Main(rucio_timeout=5))
+    yield rucio
+    rucio.close()
+
+
+def test_nothing_is_sent_before_it_is_needed_and_logins_are_counted_apart(gateway: type[Answers], rucio: Rucio) -> None:
+    assert (rucio.requests, rucio.logins, gateway.seen) == (0, 0, [])
+    gateway.reply = b'{"rse": "A"}\n{"rse": "B"}\n'
+    assert [row["rse"] for row in rucio.rows("list_rses")] == ["A", "B"]
+    assert (rucio.requests, rucio.logins) == (1, 1)
+
+
+def test_the_command_line_does_not_leave(gateway: type[Answers], rucio: Rucio, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["/usr/bin/prog", "--password=HUNTER3"]
+    monkeypatch.setattr(sys, "argv", list(command))
+    list(rucio.rows("list_rses"))
+    assert sys.argv == command
+    assert {headers["X-Rucio-Script"] for headers in gateway.seen} == {"phedex-rucio"}
+    assert "HUNTER3" not in json.dumps(gateway.seen)
+
+
+def test_no_password_in_the_log(gateway: type[Answers], rucio: Rucio, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    list(rucio.rows("list_rses"))
+    assert any("HUNTER2" in str(headers) for headers in gateway.seen)
+    assert "HUNTER2" not in caplog.text
+
+
+def test_oidc_without_a_token_asks_nobody(gateway: type[Answers], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUCIO_AUTH_TYPE", "oidc")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("prompted"))
+    rucio = Rucio(Main())
+    with pytest.raises(NotAuthenticated, match="OIDC"):
+        rucio.probe()
+
+
+def test_no_configuration_is_not_authenticated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty.cfg").write_text("[client]\n")
+    monkeypatch.setenv("RUCIO_CONFIG", str(tmp_path / "empty.cfg"))
+    config.clean_cached_config()
+    with pytest.raises(NotAuthenticated, match="login"):
+        Rucio(Main()).probe()
+    config.clean_cached_config()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html", b"<html>maintenance</html>"),
+        ("application/x-json-stream", b'"text"\n'),
+        ("application/x-json-stream", b"<html>\n"),
+    ],
+)
+def test_a_page_is_no_list(gateway: type[Answers], rucio: Rucio, kind: str, body: bytes) -> None:
+    gateway.kind, gateway.reply = kind, body
+    with pytest.raises(RucioError, match=r"list_account_rules me: the reply"):
+        list(rucio.rows("list_account_rules", "me", about="me"))
+
+
+@pytest.mark.parametrize(("kind", "body"), [("text/html", b"<html>"), ("application/x-json-stream", b"")])
+def test_a_page_is_no_object(gateway: type[Answers], rucio: Rucio, kind: str, body: bytes) -> None:
+    gateway.kind, gateway.reply = kind, body
+    with pytest.raises(RucioError, match="the reply"):
+        rucio.row("get_replication_rule", "0" * 32)
+
+
+def test_lists_are_cut_at_what_rucio_takes() -> None:
+    assert [len(part) for part in sliced(range(2500), 5000)] == [1000, 1000, 500]
+    assert [len(part) for part in sliced(range(5), 2)] == [2, 2, 1]
+    assert list(sliced([], 2)) == []
