@@ -1,0 +1,1 @@
+"""What is looked at, and when? The scheduler's place."""

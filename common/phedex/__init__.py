@@ -1,0 +1,1 @@
+"""The door to PhEDEx: its data service, typed and distrusted."""

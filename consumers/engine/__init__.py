@@ -1,0 +1,1 @@
+"""How is a command run, and what follows from how it ended?"""

@@ -1,0 +1,231 @@
+"""What does a worker process do, from its first connection to its last acknowledgement?"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from common.broker import topology
+from common.broker.connection import Connection, jittered
+from common.broker.consumer import Consumer, Delivery, Seat, seats
+from common.broker.publisher import Publisher, event_message
+from common.errors import BrokerError, System
+from common.messages.commands import KINDS
+from common.messages.events import Away, Back
+from common.messages.meta import now
+from common.settings.model import Main
+from consumers.engine import killed
+from consumers.engine.execute import Doors, Hand, Handler, WorldFactory
+from consumers.engine.health import DeadRun
+from consumers.engine.outgoing import Context
+from consumers.engine.probe import Change, Outages
+
+log = logging.getLogger("phedex_rucio.worker")
+
+
+def seats_for(kinds: Sequence[str], threads: int) -> list[Seat]:
+    """The seats of a worker for these kinds. A kind without lanes is sent by people and small: it goes with `now`."""
+    now_queues = [topology.lanes_of(kind)[0] for kind in kinds]
+    bulk = [kind for kind in kinds if KINDS[kind].lanes]
+    return seats(now_queues, bulk, threads)
+
+
+class Worker:
+    """Handles the commands of some kinds on N threads until it is told to stop."""
+
+    def __init__(  # noqa: PLR0917 - a worker is these seven things
+        self,
+        main: Main,
+        kinds: Sequence[str],
+        threads: int,
+        handlers: Mapping[str, Handler],
+        world_factory: WorldFactory,
+        probes: Mapping[System, Callable[[], None]],
+        name: str,
+    ) -> None:
+        self.name = name
+        self._main, self._threads = main, threads
+        self._seats = seats_for(kinds, threads)
+        self._queues = [q for seat in self._seats for q in seat.queues]
+        self._handlers, self._world_factory = handlers, world_factory
+        self._outages = Outages(probes, main, self._system_changed)
+        self._dead_run = DeadRun()
+        self._inbox: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
+        # SimpleQueue.put may be called in a signal handler while `run` waits in get; an Event could deadlock there.
+        self._orders: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._draining, self._leaving = threading.Event(), threading.Event()
+        self._publishing: Connection | None = None
+        self._consuming: Connection | None = None
+        self._publisher: Publisher | None = None
+        self._consumer: Consumer | None = None
+        self._pool: list[threading.Thread] = []
+
+    @property
+    def is_ready(self) -> bool:
+        """True while messages can come and be settled."""
+        connections = (self._consuming, self._publishing)
+        return all(c is not None and c.is_open and not c.blocked for c in connections) and not self.is_held_up
+
+    @property
+    def is_held_up(self) -> bool:
+        """True while a system is away, or everything dies and commands are only tried now and then."""
+        return self._outages.away or self._dead_run.is_flood
+
+    def stop(self) -> None:
+        """Ends `run`: nothing new is taken, what is in hand has the grace period. The second call ends it at once.
+
+        May be called from any thread and from a signal handler.
+        """
+        self._orders.put("stop")
+
+    def run(self) -> bool:
+        """Serves until `stop`; True if all that was in hand is settled, False if some of it will come again.
+
+        A broker that is away is waited for. The queues are declared where they are missing.
+        """
+        if not self._declared():
+            return True
+        self._begin()
+        log.info("worker ready", extra={"worker": self.name, "queues": self._queues, "threads": self._threads})
+        self._orders.get()
+        return self._drain()
+
+    def _declared(self) -> bool:
+        """True when the topology is there; False if we are told to stop before the broker is."""
+        pause = 0.5
+        while True:
+            try:
+                topology.declare(self._main)
+            except BrokerError as error:
+                log.warning("the broker is not ready: %s", error, extra={"worker": self.name})
+                if self._stop_within(pause):
+                    return False
+                pause = min(10.0, pause * 2)
+            else:
+                return True
+
+    def _stop_within(self, seconds: float) -> bool:
+        try:
+            self._orders.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        return True
+
+    def _begin(self) -> None:
+        self._publishing = Connection(self._main, f"{self.name} publishes")
+        self._consuming = Connection(self._main, f"{self.name} consumes")
+        self._publisher = Publisher(self._publishing)
+        self._consumer = Consumer(self._consuming, self._seats, self._inbox.put)
+        doors = Doors(
+            Context(self._main, self.name),
+            self._publisher,
+            self._consumer,
+            self._handlers,
+            self._world_factory,
+            self._outages,
+            self._dead_run,
+            self._draining,
+            self._leaving,
+        )
+        self._pool = [
+            threading.Thread(target=self._serve, args=(Hand(doors),), name=f"hand-{i}", daemon=True)
+            for i in range(self._threads)
+        ]
+        self._pool.append(threading.Thread(target=self._serve_killed, args=(doors,), name="killed", daemon=True))
+        for thread in self._pool:
+            thread.start()
+
+    def _serve(self, hand: Hand) -> None:
+        """One thread: message after message until there is a None."""
+        while (delivery := self._inbox.get()) is not None:
+            try:
+                hand.handle(delivery)
+            except Exception:
+                # A mistake in the engine itself. The message goes back; at its delivery limit it is in sync.killed.
+                log.exception("a message could not be settled", extra={"queue": delivery.queue})
+                assert self._consumer is not None
+                self._consumer.give_back(delivery)
+
+    def _serve_killed(self, doors: Doors) -> None:
+        """Now and then one message that killed its workers, with nothing else in hand that it could take along."""
+        while not self._draining.wait(jittered(self._main.probe_pause_max)):
+            try:
+                if self.is_ready and killed.is_waiting(self._main):
+                    self._alone(lambda: killed.serve_one(doors))
+            except BrokerError as error:
+                log.warning("cannot look at what killed its workers: %s", error)
+            except Exception:
+                log.exception("what killed its workers could not be settled")
+
+    def _alone(self, function: Callable[[], object]) -> None:
+        """`function` runs while nothing else is in hand; not at all if we are to stop before that is so."""
+        assert self._consumer is not None
+        self._consumer.pause("alone", self._queues)
+        try:
+            while not self._consumer.is_quiet:
+                if self._draining.wait(0.05):
+                    return
+            function()
+        finally:
+            self._consumer.resume("alone")
+
+    def _drain(self) -> bool:
+        """Consumers are cancelled first, so that nothing new starts; handlers see Stop at their next checkpoint."""
+        assert self._consumer is not None
+        log.info("worker stops", extra={"worker": self.name, "grace": self._main.grace})
+        self._draining.set()
+        self._consumer.stop()
+        self._outages.stop()
+        self._dead_run.stop()
+        for _ in self._pool:
+            self._inbox.put(None)
+        threading.Thread(target=self._say_idle, name="drain", daemon=True).start()
+        order = self._next_order(self._main.grace)
+        self._leaving.set()
+        self._close()
+        log.info("worker ended", extra={"worker": self.name, "settled": order == "idle"})
+        return order == "idle"
+
+    def _say_idle(self) -> None:
+        for thread in self._pool:
+            thread.join()
+        self._orders.put("idle")
+
+    def _next_order(self, timeout: float) -> str:
+        try:
+            return self._orders.get(timeout=timeout)
+        except queue.Empty:
+            return "grace is over"
+
+    def _close(self) -> None:
+        """The consuming connection first: what is not acknowledged goes back to the broker with it."""
+        deadline = time.monotonic() + 5
+        for connection in (self._consuming, self._publishing):
+            if connection is not None:
+                connection.close(max(0.1, deadline - time.monotonic()))
+
+    def _system_changed(self, change: Change) -> None:
+        """Nothing is taken while a system is away, and everybody may know."""
+        assert self._consumer is not None
+        if self._outages.away:
+            self._consumer.pause("away", self._queues)
+        else:
+            self._consumer.resume("away")
+        self._tell(change)
+
+    def _tell(self, change: Change) -> None:
+        """The event is for people: a broker that does not take it must not keep the worker from its work."""
+        assert self._publisher is not None
+        try:
+            self._publisher.publish([event_message(_event(change, self.name))])
+        except BrokerError as error:
+            log.warning("cannot tell that a system is away or back: %s", error, extra={"system": change.system.value})
+
+
+def _event(change: Change, worker: str) -> Away | Back:
+    if change.reason:
+        return Away(system=change.system, worker=worker, since=change.since, reason=change.reason, at=now())
+    return Back(system=change.system, worker=worker, since=change.since, at=now())

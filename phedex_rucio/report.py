@@ -1,0 +1,69 @@
+"""How is the end of a sync shown? A table of what was done, then what failed and what should be known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.cycles import Cycle, Cycles
+from common.outcome import Outcome
+from common.sync.render import in_sync
+from phedex_rucio import output, summary
+
+# Columns in this order where any site has the count; other counts follow by name.
+COLUMNS = {
+    "added": "ADDED",
+    "updated": "UPDATED",
+    "removed": "REMOVED",
+    "marked": "MARKED",
+    "same": "KEPT",
+    "in_sync": "IN SYNC",
+    "conflicts": "CONFLICTS",
+    "withheld": "WITHHELD",
+    "failed": "FAILED",
+}
+_NOT_SHOWN = {"to_add", "to_update", "nodes", "phedex_requests", "rucio_requests"}
+
+
+def show(state: Cycles, roots: Sequence[str], as_json: bool) -> int:
+    """Show what became of the cycles of these roots; the exit code."""
+    if as_json:
+        output.show_json(summary.as_data(state, roots))
+        return summary.exit_of(state, roots)
+    rows = summary.rows(state.by_name.get(root, Cycle(root=root)) for root in roots)
+    if rows and all(_nothing_done(row) for row in rows):
+        _each_in_sync(rows)
+    elif rows:
+        _table(rows)
+    _details(rows)
+    return summary.exit_of(state, roots)
+
+
+def _nothing_done(row: summary.Row) -> bool:
+    return row.outcome is Outcome.IN_SYNC
+
+
+def _each_in_sync(rows: Sequence[summary.Row]) -> None:
+    for row in rows:
+        output.say(in_sync(row.counts.get("same", 0) + row.counts.get("in_sync", 0), row.about))
+
+
+def _table(rows: Sequence[summary.Row]) -> None:
+    columns = _columns(rows)
+    header = ["SITE", "OUTCOME", *(COLUMNS.get(name, name.upper().replace("_", " ")) for name in columns)]
+    output.show_table(header, [[row.about, row.outcome, *(row.counts.get(c, 0) for c in columns)] for row in rows])
+
+
+def _columns(rows: Sequence[summary.Row]) -> list[str]:
+    found = {name for row in rows for name, number in row.counts.items() if number}
+    others = sorted(found - COLUMNS.keys() - _NOT_SHOWN)
+    return [name for name in COLUMNS if name in found] + others
+
+
+def _details(rows: Sequence[summary.Row]) -> None:
+    for row in rows:
+        for error in row.errors[: summary.NOTES]:
+            output.say(f"failed: {error}")
+        if len(row.errors) > summary.NOTES:
+            output.say(f"failed: {len(row.errors) - summary.NOTES:,} more at {row.about} (--json lists all)")
+        for note in row.notes[: summary.NOTES]:
+            output.say(f"{row.about}: {note}")

@@ -1,0 +1,71 @@
+# What do scripts/test and scripts/demo need on this machine? Sourced by both: prepare installs what is missing.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+python=.venv/bin/python
+
+fail() {
+    echo "$(basename "$0"): $*" >&2
+    exit 1
+}
+
+# The first Python of at least 3.11 that can make virtual environments.
+find_python() {
+    local candidate
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+missing_packages() {
+    find_python >/dev/null || echo python3 python3-venv
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] && command -v epmd >/dev/null || echo rabbitmq-server
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || echo postgresql
+    command -v setpriv >/dev/null || echo util-linux
+    command -v git >/dev/null || echo git
+}
+
+# The packages' own services are not started: the tests run servers of their own, and an existing one is left alone.
+install_packages() {
+    local as_root=() policy=/usr/sbin/policy-rc.d code=0
+    command -v apt-get >/dev/null || fail "missing: $*; this system has no apt-get, please install them"
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null || fail "missing: $*; run as root: apt-get install --no-install-recommends $*"
+        as_root=(sudo -n)
+    fi
+    echo "installing $*"
+    if [ -e "$policy" ]; then policy=; else
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+        "${as_root[@]}" chmod 755 "$policy"
+    fi
+    {
+        "${as_root[@]}" apt-get update -qq &&
+            "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+    } </dev/null >/dev/null || code=$?
+    [ -z "$policy" ] || "${as_root[@]}" rm -f "$policy"
+    [ "$code" = 0 ] || fail "apt-get could not install: $*"
+}
+
+# .venv holds this project, editable, and its pinned dependencies; nothing is done while those stay as they are.
+make_environment() {
+    local base stamp
+    base=$(find_python) || fail "no Python of at least 3.11 with venv on PATH"
+    stamp=$(cat pyproject.toml constraints.txt <("$base" --version) <(pwd) | sha256sum)
+    [ -x "$python" ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$stamp" ] && return
+    echo "making .venv"
+    [ -x "$python" ] || "$base" -m venv .venv
+    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' </dev/null
+    echo "$stamp" >.venv/stamp
+}
+
+prepare() {
+    local missing
+    missing=$(missing_packages)
+    # shellcheck disable=SC2086 # one word a package
+    [ -z "$missing" ] || install_packages $missing
+    make_environment
+}

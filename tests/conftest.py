@@ -1,0 +1,90 @@
+"""The servers that tests ask for by name: started when the first test wants them, gone with the last.
+
+`broker`, `rucio`: one a test session. `amqp_url`: an empty vhost of the broker for this test. `clean_rucio`: the same
+Rucio, emptied for this test. Where a server's program is missing, the tests that need it are skipped, or fail if `CI`
+is set.
+"""
+
+import atexit
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.stack import processes
+
+KEPT = {"PHEDEX_RUCIO_CACHE"}
+NEEDS = {"broker": "broker", "amqp_url": "broker", "rucio": "rucio", "clean_rucio": "rucio"}
+
+Server = TypeVar("Server")
+
+
+def _scrub_environment() -> None:
+    """No variable sends a test to another Rucio, broker or PhEDEx, and the client's token files are ours alone."""
+    for name in set(os.environ) - KEPT:
+        if name.startswith(("RUCIO_", "PHEDEX_", "AMQP_URL", "RABBITMQ_", "PG")):
+            del os.environ[name]
+    atexit.register(processes.remove, processes.private_tmp())
+
+
+_scrub_environment()
+
+# After the scrubbing: rucio's client decides at its import where its token files lie.
+from tests.stack import broker as broker_stack  # noqa: E402
+from tests.stack import rucio_server  # noqa: E402
+from tests.stack.broker import Broker  # noqa: E402
+from tests.stack.rucio_server import RucioServer  # noqa: E402
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever uses a server's fixture carries its marker: `-m 'not rucio'` leaves out all that need a Rucio."""
+    for item in items:
+        for marker in {NEEDS[name] for name in getattr(item, "fixturenames", ()) if name in NEEDS}:
+            item.add_marker(marker)
+
+
+def _launch(start: Callable[[], Server]) -> Server:
+    try:
+        return start()
+    except processes.ServerMissing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """A RabbitMQ of this test session. A test that stops or freezes it needs no undoing: `amqp_url` heals it."""
+    server = _launch(broker_stack.launch)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def amqp_url(broker: Broker) -> Iterator[str]:
+    """The address of an empty vhost of a running broker."""
+    broker.heal()
+    vhost = broker.new_vhost()
+    yield broker.url(vhost)
+    broker.retire_vhost(vhost)
+
+
+@pytest.fixture(scope="session")
+def rucio() -> Iterator[RucioServer]:
+    """A Rucio of this test session, with whatever the tests before have left in it."""
+    server = _launch(rucio_server.launch)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def clean_rucio(rucio: RucioServer) -> Iterator[RucioServer]:
+    """A running, empty Rucio without daemons: root, the service account with the attribute admin, the scope `cms`."""
+    rucio.reset()
+    yield rucio
+    rucio.stop_daemons()
