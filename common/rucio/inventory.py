@@ -7,6 +7,8 @@ from common.rucio.rses import Site, is_rule_for
 from common.rucio.session import Row, Rucio
 from common.sync.catalogue import CUSTODIAL, GONE_SINCE, GROUP, KEEP, RuleAtRse, parse_meta
 
+NEVER_DUE = 253_402_300_799  # the end of the year 9999
+
 
 def rules_at(rucio: Rucio, site: Site) -> dict[str, RuleAtRse]:
     """Our rules at the RSE by block name: live, marked and ending ones, those of former accounts and forms too.
@@ -40,7 +42,7 @@ def rule_of(row: Row, site: Site) -> RuleAtRse:
         id=row["id"],
         files=row.get("locks_ok_cnt") or 0,
         ending=row.get("expires_at") is not None,
-        marked=GONE_SINCE in meta,
+        gone_since=_seconds(meta.get(GONE_SINCE)),
         keep=KEEP in meta,
         group=str(meta.get(GROUP) or ""),
         custodial=meta.get(CUSTODIAL) is True,
@@ -53,3 +55,10 @@ def preferred(known: RuleAtRse | None, other: RuleAtRse) -> RuleAtRse:
     if known is None:
         return other
     return max(known, other, key=lambda rule: (not rule.ending, rule.plain))
+
+
+def _seconds(value: object) -> int:
+    """The time of a mark, 0 for none. What cannot be read is a mark that is never due: nobody knows its age."""
+    if value is None:
+        return 0
+    return int(value) if isinstance(value, int | float) and value > 0 else NEVER_DUE

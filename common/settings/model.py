@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta as Constraint
 from msgspec import Struct, field
@@ -69,6 +69,14 @@ class Site(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     rse: Text = ""
     account: Annotated[str, Constraint(max_length=names.ACCOUNT_LENGTH)] = ""
     inventory_node: Text = ""
+    max_removal_share: Annotated[float, Constraint(ge=0, le=1)] = 0.1
+    max_removal_blocks: Annotated[int, Constraint(ge=0)] = 1_000
+    max_removal_bytes: Annotated[int, Constraint(ge=0)] = 1_000_000_000_000_000
+    hold_custodial: bool = True
+    hold_unknown: bool = True
+    allow_clean: bool = False
+    incomplete: Literal["remove", "keep"] = "remove"
+    removal_grace: Seconds = 3_600
     batch_blocks: Annotated[int, Constraint(ge=1, le=100)] = 100
     batch_files: Count = 5_000
 

@@ -8,7 +8,11 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
-GONE_SINCE = "phedex_gone_since"
+GONE_SINCE = "phedex_gone_since"  # epoch seconds
+GONE_CYCLE = "phedex_gone_cycle"
+GONE_WHY = "phedex_gone_why"
+GONE_BY = "phedex_gone_by"
+MARK = (GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY)
 KEEP = "phedex_keep"
 GROUP = "phedex_group"
 CUSTODIAL = "phedex_custodial"
@@ -41,17 +45,23 @@ class File(Struct, frozen=True, gc=False):
 class RuleAtRse(Struct, frozen=True, gc=False):
     """One of our rules at an RSE: its files with a good lock, whether it is to end, and what its meta says.
 
+    `gone_since`: since when it is marked for removal (epoch seconds), 0 for no mark. `keep`: a person took a mark back.
     `plain`: the rule's expression is the RSE itself, not the `rse=X` of older tools.
     """
 
     id: str
     files: int
     ending: bool = False
-    marked: bool = False
+    gone_since: int = 0
     keep: bool = False
     group: str = ""
     custodial: bool = False
     plain: bool = True
+
+    @property
+    def marked(self) -> bool:
+        """True for a rule that is marked for removal."""
+        return self.gone_since > 0
 
 
 @dataclass(frozen=True)

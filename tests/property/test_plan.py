@@ -33,7 +33,7 @@ rules = st.builds(
     id=st.just("0" * 32),
     files=st.integers(0, 12),
     ending=st.booleans(),
-    marked=st.booleans(),
+    gone_since=st.sampled_from([0, 1_700_000_000]),
     keep=st.booleans(),
     group=st.sampled_from(["", "DataOps"]),
 )
