@@ -72,7 +72,12 @@ def main(url: str, scenario: str, mark: str, grace: str) -> int:
     served = handlers(scenario, crash)
     settled = settings(url, grace=float(grace), deadline=2)
     worker = Worker(settled, list(served), 4, served, lambda checkpoint: checkpoint, {}, "p")  # type: ignore[arg-type,return-value]
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+
+    def stop(*_: object) -> None:
+        worker.stop()
+        os.write(1, b"told to stop\n")
+
+    signal.signal(signal.SIGTERM, stop)
     return 0 if worker.run() else 1
 
 

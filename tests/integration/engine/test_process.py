@@ -115,6 +115,8 @@ def test_a_second_signal_ends_it_at_once(amqp_url: str, start: Start) -> None:
     process = start("stuck", grace=600)
     begun(process)
     process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "told to stop\n"  # two signals at once would be one
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 1
     eventually(lambda: ready(main, "sync.blocks") == 1, "the message is back")
