@@ -1,4 +1,4 @@
-"""How far is it? One line that moves on a terminal, and silence where stderr is no terminal."""
+"""How far is it? One line that moves on a terminal, and elsewhere a line now and then, so that a log shows it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from common.cycles import Cycles
 from phedex_rucio import summary
 
 PERIOD = 0.2
+LOG_PERIOD = 10.0
 
 
 class Bar:
@@ -23,11 +24,12 @@ class Bar:
 
     def __init__(self, roots: Sequence[str]) -> None:
         self.roots = roots
-        self._next = 0.0
+        self._terminal = sys.stderr.isatty()
+        self._next = 0.0 if self._terminal else time.monotonic() + LOG_PERIOD
         console = Console(stderr=True, highlight=False, markup=False)
         done = TextColumn("{task.fields[done]}", markup=False, table_column=Column(no_wrap=True, overflow="ignore"))
         self._bar = Progress(
-            done, BarColumn(), TimeElapsedColumn(), console=console, transient=True, disable=not sys.stderr.isatty()
+            done, BarColumn(), TimeElapsedColumn(), console=console, transient=True, disable=not self._terminal
         )
         self._task = self._bar.add_task("sync", total=None, done=words(summary.progress(Cycles(), roots)))
         self._said: set[str] = set()
@@ -43,12 +45,14 @@ class Bar:
 
     def show(self, state: Cycles) -> None:
         """The line tells the state; at most some times a second, for that costs a look at every part."""
-        if self._bar.disable or time.monotonic() < self._next:
+        if time.monotonic() < self._next:
             return
-        self._next = time.monotonic() + PERIOD
+        self._next = time.monotonic() + (PERIOD if self._terminal else LOG_PERIOD)
         now = summary.progress(state, self.roots)
         for text in now.away:
             self._say(text)
+        if not self._terminal:
+            self._bar.console.print(words(now))
         self._bar.update(self._task, completed=now.closed, total=now.announced, done=words(now))
 
     def _say(self, text: str) -> None:
