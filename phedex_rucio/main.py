@@ -17,8 +17,11 @@ from common.outcome import Exit
 COMMANDS = {
     "sync": ("phedex_rucio.sync", "Bring Rucio to PhEDEx's state: a site, a dataset, or blocks."),
     "plan": ("phedex_rucio.plan", "Show what a sync of a node would do; write nothing."),
+    "undo": ("phedex_rucio.undo", "Take marks for removal back, while they last."),
+    "verify": ("phedex_rucio.verify", "Compare every file of a site with PhEDEx; write nothing."),
     "wait": ("phedex_rucio.wait", "Follow cycles that were sent earlier until they are finished."),
     "send": ("phedex_rucio.send", "Send any command, field by field."),
+    "dead": ("phedex_rucio.dead", "Look at the commands that failed for good; replay, drop, save or load them."),
     "worker": ("phedex_rucio.worker", "Take commands from the queues and carry them out."),
     "setup": ("phedex_rucio.setup", "Declare the exchanges and queues that are missing."),
     "check": ("phedex_rucio.check", "Ask the broker, PhEDEx and Rucio whether they answer."),

@@ -139,22 +139,23 @@ def _created(connection: BlockingConnection, part: Exchange | Queue) -> bool:
     """True if it was missing and is there now. Looking for what is missing costs the channel (404)."""
     try:
         with _closing(connection.channel()) as channel:
-            _declare(channel, part, passive=True)
+            declare_part(channel, part, passive=True)
     except exceptions.ChannelClosedByBroker as error:
         if error.reply_code != 404:
             raise _refused(part.name, error) from error
     else:
         return False
     with _channel(connection, part.name) as channel:
-        _declare(channel, part, passive=False)
+        declare_part(channel, part, passive=False)
     return True
 
 
-def _declare(channel: BlockingChannel, part: Exchange | Queue, *, passive: bool) -> None:
+def declare_part(channel: BlockingChannel, part: Exchange | Queue, *, passive: bool, durable: bool = True) -> None:
+    """The part is declared, or (passive) found; the broker closes the channel if it is missing or another."""
     if isinstance(part, Exchange):
-        channel.exchange_declare(part.name, part.type, passive=passive, durable=True)
+        channel.exchange_declare(part.name, part.type, passive=passive, durable=durable)
     else:
-        channel.queue_declare(part.name, passive=passive, durable=True, arguments=dict(part.arguments))
+        channel.queue_declare(part.name, passive=passive, durable=durable, arguments=dict(part.arguments))
 
 
 def _bind(channel: BlockingChannel, queues: tuple[Queue, ...]) -> None:

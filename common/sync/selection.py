@@ -11,6 +11,10 @@ from common.errors import UsageError
 
 Predicate = Callable[[str], bool]
 
+# What it refuses we say ourselves; otherwise the library writes it to stderr as well.
+_options = re2.Options()
+_options.log_errors = False
+
 
 def compiled(expression: str, what: str) -> Predicate:
     """A search for a regular expression from outside, in linear time (RE2).
@@ -18,7 +22,7 @@ def compiled(expression: str, what: str) -> Predicate:
     Raises UsageError that names `what` for an expression that RE2 refuses.
     """
     try:
-        regex = re2.compile(expression)
+        regex = re2.compile(expression, _options)
     except re2.error as error:
         detail = error.args[0] if error.args else error
         text = detail.decode() if isinstance(detail, bytes) else str(detail)
