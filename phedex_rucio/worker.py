@@ -24,8 +24,13 @@ from phedex_rucio.options import with_settings
 @click.option("--threads", type=click.IntRange(1), help="Commands at once; else main.threads.")
 @with_settings
 def command(kinds: tuple[str, ...], threads: int | None, loaded: Loaded) -> int:
-    """Take commands from the queues and carry them out, until SIGTERM or Ctrl-C: then what is in hand is ended."""
-    logs.setup(default="INFO")
+    """Take commands from the queues and carry them out, until SIGTERM or Ctrl-C.
+
+    Then what is in hand has the grace period to end; a second signal ends the worker at once. What is not settled by
+    then is warned of, the broker delivers it again, nothing is lost: the exit code is 0 in any case.
+    """
+    debug = click.get_current_context().params["debug"]
+    logs.setup("DEBUG" if debug else "", default="INFO")
     settings = loaded.settings
     engine = wiring.engine(settings)
     worker = Worker(

@@ -69,3 +69,10 @@ prepare() {
     [ -z "$missing" ] || install_packages $missing
     make_environment
 }
+
+# What the tests on a newer RabbitMQ need (tests/stack/broker_root.py). Without it they are skipped, and say why.
+prepare_newer_broker() {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v mmdebstrap >/dev/null; then
+        (install_packages mmdebstrap) || true
+    fi
+}

@@ -1,8 +1,9 @@
 """The servers that tests ask for by name: started when the first test wants them, gone with the last.
 
 `broker`, `rucio`: one a test session. `amqp_url`: an empty vhost of the broker for this test. `clean_rucio`: the same
-Rucio, emptied for this test. Where a server's program is missing, the tests that need it are skipped, or fail if `CI`
-is set.
+Rucio, emptied for this test. `brokers`: a RabbitMQ of a Debian release; `--broker` says which one is `broker`. Where a
+server's program is missing, the tests that need it are skipped, or fail if `CI` is set; only brokers of another release
+are skipped even then.
 """
 
 import atexit
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.stack import processes
 
 KEPT = {"PHEDEX_RUCIO_CACHE"}
-NEEDS = {"broker": "broker", "amqp_url": "broker", "rucio": "rucio", "clean_rucio": "rucio"}
+NEEDS = {"broker": "broker", "amqp_url": "broker", "brokers": "broker", "rucio": "rucio", "clean_rucio": "rucio"}
 
 Server = TypeVar("Server")
 
@@ -38,7 +39,19 @@ _scrub_environment()
 from tests.stack import broker as broker_stack  # noqa: E402
 from tests.stack import rucio_server  # noqa: E402
 from tests.stack.broker import Broker  # noqa: E402
+from tests.stack.broker_root import RELEASES  # noqa: E402
 from tests.stack.rucio_server import RucioServer  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which RabbitMQ do the tests run on?"""
+    releases = ", ".join(f"{release} has {version}" for release, version in RELEASES.items())
+    parser.addoption(
+        "--broker",
+        choices=["debian", *RELEASES],
+        default="debian",
+        help=f"whose RabbitMQ: this machine's own (debian), or that of another Debian release ({releases})",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,17 +65,30 @@ def _launch(start: Callable[[], Server]) -> Server:
     try:
         return start()
     except processes.ServerMissing as missing:
-        if os.environ.get("CI"):
+        if os.environ.get("CI") and not isinstance(missing, processes.NotHere):
             pytest.fail(str(missing))
         pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="session")
-def broker() -> Iterator[Broker]:
+def brokers() -> Iterator[Callable[[str], Broker]]:
+    """The RabbitMQ of a Debian release ("debian": this machine's), started at the first call in this session."""
+    servers: dict[str, Broker] = {}
+
+    def started(release: str) -> Broker:
+        if release not in servers:
+            servers[release] = _launch(lambda: broker_stack.launch(release))
+        return servers[release]
+
+    yield started
+    for server in servers.values():
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def broker(brokers: Callable[[str], Broker], pytestconfig: pytest.Config) -> Broker:
     """A RabbitMQ of this test session. A test that stops or freezes it needs no undoing: `amqp_url` heals it."""
-    server = _launch(broker_stack.launch)
-    yield server
-    server.close()
+    return brokers(pytestconfig.getoption("broker"))
 
 
 @pytest.fixture

@@ -107,7 +107,10 @@ class Consumer:
         self._settle(delivery, True)
 
     def give_back(self, delivery: Delivery) -> None:
-        """The broker has the message again, for whoever comes; this may count towards its delivery limit."""
+        """The broker has the message again, for whoever comes. It counts towards the delivery limit of the queue.
+
+        Hence `reject`: RabbitMQ 4.3 does not count a `nack`, so what fails each time would come for ever.
+        """
         self._settle(delivery, False)
 
     def pause(self, why: str, queues: Collection[str]) -> None:
@@ -275,7 +278,7 @@ class Consumer:
                 seat.in_hand[delivery.tag] = True
             else:
                 seat.in_hand.pop(delivery.tag, None)
-                seat.channel.basic_nack(delivery.tag)
+                seat.channel.basic_reject(delivery.tag)
             touched.add(delivery.seat)
         for number in touched:
             _acknowledge(self._seats[number])

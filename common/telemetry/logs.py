@@ -15,10 +15,11 @@ from common.telemetry.redact import redact
 FORMAT = "PHEDEX_RUCIO_LOG_FORMAT"
 LEVEL = "PHEDEX_RUCIO_LOG_LEVEL"
 # Libraries with loggers of their own, and from which level they are heard unless everything is to be seen. Pika calls
-# each refused connection seven errors and rucio's client each failed request several, which our errors tell in one;
-# rucio's client writes the password of a login at DEBUG (seen on 41.5.1), so it is never heard below INFO.
+# each refused connection seven errors and rucio's client each failed request several, which our errors tell in one.
+# At DEBUG pika tells each turn of its event loop, forty lines a connection; rucio's client writes the password of a
+# login (seen on 41.5.1): neither is ever heard below INFO.
 LIBRARIES = {
-    "pika": ("CRITICAL", "DEBUG"),
+    "pika": ("CRITICAL", "INFO"),
     "urllib3": ("WARNING", "DEBUG"),
     "rucio": ("WARNING", "INFO"),
     "user": ("WARNING", "INFO"),

@@ -186,8 +186,16 @@ class Worker:
         order = self._next_order(self._main.grace)
         self._leaving.set()
         self._close()
-        log.info("worker ended", extra={"worker": self.name, "settled": order == "idle"})
-        return order == "idle"
+        return self._ended(order)
+
+    def _ended(self, order: str) -> bool:
+        settled = order == "idle"
+        if settled:
+            log.info("worker ended", extra={"worker": self.name})
+        else:
+            what = "worker ended with commands in hand: the broker delivers them again, which counts as a delivery"
+            log.warning(what, extra={"worker": self.name, "because": order})
+        return settled
 
     def _say_idle(self) -> None:
         for thread in self._pool:

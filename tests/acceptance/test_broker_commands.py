@@ -11,7 +11,7 @@ import pytest
 
 from common.broker.topology import topology
 from common.settings.model import Main
-from tests.acceptance.command import ended, run, started
+from tests.acceptance.command import ended, run, started, until
 
 FIELDS = ("--field", "node=T2_US_MIT")
 
@@ -65,6 +65,26 @@ def test_sync_without_wait_tells_how_to_follow(env: dict[str, str]) -> None:
     cycles = result.stdout.splitlines()
     assert len(set(cycles)) == 2
     assert f"phedex-rucio wait {' '.join(cycles)}" in result.stderr
+
+
+@pytest.mark.parametrize(("more", "lines"), [((), 1), (("--debug",), 60)])
+def test_a_broker_that_is_away_is_said_in_one_line(more: tuple[str, ...], lines: int) -> None:
+    """With --debug there are pika's own errors and a traceback too, but not each turn of its event loop."""
+    result = run("send", "sync.site", *FIELDS, *more, env={"AMQP_URL": "amqp://guest:s3cret@127.0.0.1:9/%2F"})
+    assert result.returncode == 5
+    said = result.stderr.splitlines()
+    assert said[-1] == "phedex-rucio: no connection to broker guest@127.0.0.1:9 vhost /: Connection refused"
+    assert len(said) <= lines
+    assert "call_later" not in result.stderr
+    assert "s3cret" not in result.stderr
+
+
+def test_a_worker_that_waits_for_its_broker_ends_in_order() -> None:
+    with started("worker", env={"AMQP_URL": "amqp://127.0.0.1:9/%2F"}) as process:
+        said = until(process, "the broker is not ready: no connection to broker guest@127.0.0.1:9")
+        assert "pika" not in said
+        code, _ = ended(process, signal.SIGTERM)
+    assert code == 0
 
 
 def test_ctrl_c_ends_the_looking_and_says_that_the_work_goes_on(env: dict[str, str]) -> None:

@@ -14,6 +14,7 @@ import pika
 from pika.exceptions import AMQPError
 
 from . import processes
+from .broker_root import broker_root, enter
 from .processes import Process, ServerMissing, StackError
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
@@ -34,10 +35,14 @@ log.file = false
 
 @dataclass
 class Broker:
-    """One RabbitMQ node and the epmd it needs, on 127.0.0.1 only, with the data in `folder`."""
+    """One RabbitMQ node and the epmd it needs, on 127.0.0.1 only, with the data in `folder`.
+
+    The programs are this machine's, or those in `root`, the folder of another Debian release.
+    """
 
     folder: Path
     port: int
+    root: Path | None = None
     process: Process | None = None
     epmd: Process | None = None
     numbers: "count[int]" = field(default_factory=lambda: count(1))
@@ -74,6 +79,10 @@ class Broker:
         quoted = urllib.parse.quote(vhost, safe="")
         return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{quoted}"
 
+    def _inside(self, command: list[str | Path]) -> list[str | Path]:
+        """The scratch folders' folder, because each folder that is shared leaves an empty one of its name inside."""
+        return enter(self.root, self.folder.parent, command)
+
     # --- start and stop ---------------------------------------------------------------------------------------
 
     def configure(self) -> None:
@@ -84,14 +93,15 @@ class Broker:
     def start(self) -> None:
         """A connection opens. After any stop or crash: the same port and the same data."""
         self._start_epmd()
-        command = [PROGRAMS / "rabbitmq-server"]
+        command = self._inside([PROGRAMS / "rabbitmq-server"])
         self.process = processes.spawn(command, self.log, self.environment, self.folder)
         processes.wait_until(self.answers, "RabbitMQ does not start", 60, self.process, self.log)
 
     def _start_epmd(self) -> None:
         if self.epmd is not None and self.epmd.poll() is None:
             return
-        command = ["epmd", "-port", str(self.port + 2), "-address", "127.0.0.1"]
+        epmd: list[str | Path] = ["epmd", "-port", str(self.port + 2), "-address", "127.0.0.1"]
+        command = self._inside(epmd)
         self.epmd = processes.spawn(command, self.folder / "epmd.log", self.environment, self.folder)
         processes.wait_until(lambda: _listens(self.port + 2), "epmd does not start", 10, self.epmd)
 
@@ -205,19 +215,21 @@ class Broker:
 
     def ctl(self, *arguments: str) -> str:
         """The output of `rabbitmqctl`; about a second a call."""
-        return processes.run([PROGRAMS / "rabbitmqctl", "--quiet", *arguments], self.environment, self.folder)
+        command = self._inside([PROGRAMS / "rabbitmqctl", "--quiet", *arguments])
+        return processes.run(command, self.environment, self.folder)
 
 
-def launch() -> Broker:
-    """An empty broker runs. Undo it with `close()`.
+def launch(release: str = "debian") -> Broker:
+    """An empty broker runs: this machine's ("debian"), or that of another Debian release. Undo it with `close()`.
 
     With other ports again if one was taken meanwhile. ServerMissing without RabbitMQ.
     """
-    if not (PROGRAMS / "rabbitmq-server").exists() or not shutil.which("epmd"):
-        raise ServerMissing("RabbitMQ is not installed: apt-get install rabbitmq-server")
+    root = broker_root(release) if release != "debian" else None
+    if root is None:
+        _check_installed()
     failures = []
     for _ in range(BOOT_ATTEMPTS):
-        broker = Broker(processes.scratch("rabbitmq"), processes.free_ports(3))
+        broker = Broker(processes.scratch("rabbitmq"), processes.free_ports(3), root)
         try:
             broker.configure()
             broker.start()
@@ -230,6 +242,12 @@ def launch() -> Broker:
         else:
             return broker
     raise StackError("\n".join(failures))
+
+
+def _check_installed() -> None:
+    """This machine has RabbitMQ, or ServerMissing."""
+    if not (PROGRAMS / "rabbitmq-server").exists() or not shutil.which("epmd"):
+        raise ServerMissing("RabbitMQ is not installed: apt-get install rabbitmq-server")
 
 
 def _listens(port: int) -> bool:

@@ -24,6 +24,10 @@ class ServerMissing(StackError):
     """This machine lacks a program that the stack needs; the message says which package brings it."""
 
 
+class NotHere(ServerMissing):
+    """Something beyond the usual that not every machine can have, so it is no failure even in CI."""
+
+
 Process = subprocess.Popen[bytes]
 
 

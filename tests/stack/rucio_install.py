@@ -32,7 +32,7 @@ def server_environment() -> Path:
     Apart from the client's, because the server caps `requests` and `urllib3` below what the client may use.
     """
     folder = cache() / f"rucio-server-{_digest(REQUIREMENTS.read_bytes(), sys.version.encode())}"
-    with _locked(folder):
+    with locked(folder):
         if not (folder / "complete").exists():
             _install(folder)
     return folder
@@ -53,7 +53,7 @@ def empty_cluster() -> Path:
     version = str(programs()).encode()
     archive = cache() / f"rucio-cluster-{_digest(version, *(path.read_bytes() for path in inputs))}.tar"
     server = server_environment()
-    with _locked(archive):
+    with locked(archive):
         if not archive.exists():
             _build(archive, server)
     return archive
@@ -79,7 +79,7 @@ def _digest(*parts: bytes) -> str:
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Iterator[None]:
     """One process at a time: several test runs may want the same at once."""
     with target.with_name(target.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

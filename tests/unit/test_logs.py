@@ -122,6 +122,11 @@ def test_libraries_are_under_the_one_handler() -> None:
     assert library.handlers == []
 
 
+def test_pika_s_event_loop_is_never_heard() -> None:
+    logged({}, "DEBUG")
+    assert logging.getLogger("pika.adapters").getEffectiveLevel() == logging.INFO
+
+
 def test_rucio_is_never_heard_at_debug_where_it_writes_passwords() -> None:
     logged({}, "DEBUG")
     assert logging.getLogger("rucio.client").getEffectiveLevel() == logging.INFO

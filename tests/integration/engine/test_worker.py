@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from common import cycles
+from common.broker.consumer import Delivery
 from common.broker.publisher import command_message
 from common.broker.roots import send
-from common.broker.topology import COMMANDS, declare
+from common.broker.topology import COMMANDS, DELIVERY_LIMIT, declare
 from common.errors import RucioConflict, RucioError, System, UsageError
 from common.messages.codec import MAX_BYTES
 from common.messages.commands import Command, SyncBlocks
 from common.messages.events import Away, Back, Event, Retrying
 from common.messages.meta import Meta
 from common.outcome import Outcome
+from consumers.engine.execute import Hand
 from consumers.engine.result import Failed, Result, Stop
 from tests.integration.messaging import (
     Seen,
@@ -309,6 +311,43 @@ def test_a_deadline_without_any_work_done_costs_an_attempt(amqp_url: str) -> Non
     assert [event.error and event.error.class_ for event in closed(events)] == ["DeadlineExceeded"]
 
 
+def test_what_the_engine_cannot_settle_is_set_aside_at_the_delivery_limit(
+    amqp_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main, seen = settings(amqp_url, probe_pause_max=600), Seen()
+
+    def handle(_hand: Hand, delivery: Delivery) -> None:
+        seen.add(delivery.message_id)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Hand, "handle", handle)
+    declare(main)
+    with publishing(main) as publisher, working(main, {"sync.blocks": done}) as running:
+        (sent,) = send(publisher, [blocks(1)])
+        eventually(lambda: ready(main, "sync.killed") == 1, "it is in sync.killed")
+        assert running.stop()
+    assert seen.all == [sent.meta.id] * (DELIVERY_LIMIT + 1)
+
+
+def test_what_does_not_end_within_the_grace_period_is_told(amqp_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    main, begun, release = settings(amqp_url, grace=0.2), threading.Event(), threading.Event()
+
+    def handle(_command: Command, _world: object) -> Result:
+        begun.set()
+        release.wait(60)
+        return Result(Outcome.IN_SYNC)
+
+    declare(main)
+    with publishing(main) as publisher, working(main, {"sync.blocks": handle}) as running:
+        send(publisher, [blocks(1)])
+        assert begun.wait(30)
+        assert not running.stop()
+        eventually(lambda: ready(main, "sync.blocks") == 1, "the message is back")
+        release.set()
+    (told,) = [record for record in caplog.records if "with commands in hand" in record.message]
+    assert (told.levelname, vars(told)["because"]) == ("WARNING", "grace is over")
+
+
 def test_a_drain_hands_back_what_is_not_begun_and_what_can_stop(amqp_url: str) -> None:
     main, begun = settings(amqp_url), Seen()
 
@@ -374,6 +413,7 @@ def test_a_broker_that_crashes_in_the_middle_loses_nothing(amqp_url: str, broker
 
 
 def test_results_wait_for_a_broker_that_is_blocked(amqp_url: str, broker: Broker) -> None:
+    """What was written before the broker said that it blocks may be stored though it was not confirmed in time."""
     main, begun, release = settings(amqp_url, confirm_timeout=1), Seen(), threading.Event()
 
     def handle(command: Command, _world: object) -> Result:
@@ -391,7 +431,8 @@ def test_results_wait_for_a_broker_that_is_blocked(amqp_url: str, broker: Broker
         broker.memory_alarm(False)
         events = all_events(main, lambda found: bool(closed(found)))
         assert running.stop()
-    assert len(closed(events)) == 1
+    assert len(begun.all) == 1
+    assert {(event.id, event.run) for event in closed(events)} == {(begun.all[0], closed(events)[0].run)}
 
 
 def _cycle(events: list[Event], root: str) -> cycles.Cycle:
