@@ -1,30 +1,36 @@
-"""Bring Rucio to PhEDEx's state for some blocks at one node: what is there is added; nothing is taken away."""
+"""Bring Rucio to PhEDEx's state for some blocks at one node: what is there is added, what a plan permits is removed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from msgspec.structs import replace
 
-from common.errors import FileConflict, PhedexRucioError, RucioConflict, RucioError, Verdict
+from common.errors import FileConflict, RucioConflict, RucioError, Verdict
 from common.messages.commands import Command, SyncBlocks
 from common.outcome import Outcome
 from common.rucio.errors import is_about_all
 from common.rucio.rses import Site, Switch, find_site
 from common.settings import model
 from common.sync.catalogue import BlockAtNode
+from consumers.apply import removals
 from consumers.apply.additions import Sides, bring
 from consumers.apply.batch import Batch, Fate
+from consumers.apply.elsewhere import Sites
 from consumers.engine.result import Failed, Result, Stop
 from consumers.engine.world import World
 
 CHUNK_FILES = 2_000
 ROUNDS = 6  # a race has a winner each time, so two that meet at every step are through in as many rounds as steps
 MAX_NOTES = 20
+WOULD = (Fate.WOULD_ADD, Fate.WOULD_UPDATE, Fate.WOULD_MARK, Fate.WOULD_SWEEP)
 
 
 def handle(command: SyncBlocks, world: World) -> Result:
-    """What PhEDEx has complete at the node is in Rucio, each block with its rule; the rest is left alone.
+    """What PhEDEx has complete at the node is in Rucio, each block with its rule; what it has not is marked or swept.
+
+    Removed is only what a plan's permission, the policy, the site's switch and this command's own reading all agree on.
 
     Raises what both sides raise where it is about all of the blocks, and Stop where nothing was done yet.
     """
@@ -40,7 +46,7 @@ def handle(command: SyncBlocks, world: World) -> Result:
             Outcome.SKIPPED, notes=[f"{command.node}: the switch at {site.rse} says frozen (or is unreadable)"]
         )
     batch = _batch(command, world, site, policy)
-    left = _work(batch, world)
+    left = _work(batch, world) or _remove(command, batch, world, policy)
     _raise_if_all_failed(batch)
     spent = {
         "phedex_requests": world.phedex.requests - asked[0],
@@ -56,15 +62,56 @@ def _batch(command: SyncBlocks, world: World, site: Site, policy: model.Site) ->
         node=node,
         site=site,
         blocks={name: found[name] for name in sorted(set(command.blocks)) if name in found and found[name].complete},
+        partial={name: block for name, block in found.items() if not block.complete},
         deep=command.deep,
         dry=command.dry or policy.dry,
     )
-    for name in set(command.blocks) - batch.blocks.keys():
+    # The permission of a deep look is for files that PhEDEx lists no more: no guard has passed its blocks for removal.
+    is_for_blocks = not command.deep and _is_permitted(command, site, policy)
+    may_remove = removals.candidates(batch, policy, command.blocks) if is_for_blocks else []
+    for name in set(command.blocks) - batch.blocks.keys() - set(may_remove):
         batch.end(name, Fate.NOT_AT_NODE)
     for name, block in batch.blocks.items():
         if not block.files:
             batch.end(name, Fate.EMPTY, f"{name}: closed and without files: nothing to sync")
     return batch
+
+
+def _is_permitted(command: SyncBlocks, site: Site, policy: model.Site) -> bool:
+    """True where a plan permits these blocks to be removed, and no command, policy or switch forbids it."""
+    forbidden = command.adds_only or policy.adds_only or site.switch is not Switch.ON
+    return removals.is_permitted(command.removable_until) and not forbidden
+
+
+def _remove(command: SyncBlocks, batch: Batch, world: World, policy: model.Site) -> list[str]:
+    """The removals are done, or left over where a stop came before them."""
+    names = batch.open(sorted(set(command.blocks)))
+    if not names and not batch.strangers:
+        return []
+    try:
+        world.checkpoint()
+    except Stop:
+        if not batch.fates:
+            raise
+        return names
+    sites = Sites(world.rucio, world.settings)
+    sides = Sides(world.phedex, world.rucio)
+    task = removals.Task(sides, world.settings, policy, batch, command.removable_until, command.meta, sites)
+    if names:
+        _divided(partial(_removed, task), sides, batch, names)
+    if batch.strangers and batch.deep and not batch.dry and _is_permitted(command, batch.site, policy):
+        removals.drop_strangers(task)
+    return []
+
+
+def _removed(task: removals.Task, names: list[str]) -> None:
+    for rest in reversed(range(ROUNDS)):
+        try:
+            return removals.remove(task, names)
+        except RucioConflict as error:
+            if not rest or is_about_all(error):
+                raise
+    return None
 
 
 def _work(batch: Batch, world: World) -> list[str]:
@@ -77,7 +124,8 @@ def _work(batch: Batch, world: World) -> list[str]:
             if number == 0:
                 raise
             return batch.open(names)
-        _divided(Sides(world.phedex, world.rucio), batch, chunk)
+        sides = Sides(world.phedex, world.rucio)
+        _divided(partial(_settled, sides, batch), sides, batch, chunk)
     return []
 
 
@@ -95,17 +143,17 @@ def _chunks(names: list[str], blocks: Mapping[str, BlockAtNode]) -> Iterator[lis
         yield chunk
 
 
-def _divided(sides: Sides, batch: Batch, names: list[str]) -> None:
+def _divided(work: Callable[[list[str]], None], sides: Sides, batch: Batch, names: list[str]) -> None:
     """The blocks are done but for those that fail by themselves, found by halving; each has its error in the batch."""
     try:
-        _settled(sides, batch, names)
+        work(names)
     except RucioError as error:
         if is_about_all(error) or _is_away(sides, error):
             raise
         left = batch.open(names)
         if len(left) > 1:
-            _divided(sides, batch, left[: len(left) // 2])
-            _divided(sides, batch, left[len(left) // 2 :])
+            _divided(work, sides, batch, left[: len(left) // 2])
+            _divided(work, sides, batch, left[len(left) // 2 :])
         elif isinstance(error, FileConflict):
             batch.end(left[0], Fate.CONFLICT, f"{left[0]}: conflict, left as it is: {error}")
         else:
@@ -144,22 +192,27 @@ def _raise_if_all_failed(batch: Batch) -> None:
 
 
 def _result(command: SyncBlocks, batch: Batch, left: list[str], spent: dict[str, int]) -> Result:
-    names = {"added": batch.named(Fate.ADDED), "held": batch.named(Fate.WITHHELD)}
+    names = {
+        "added": batch.named(Fate.ADDED),
+        "marked": batch.named(Fate.MARKED),
+        "swept": batch.named(Fate.SWEPT),
+        "held": batch.named(Fate.WITHHELD, Fate.KEPT_LAST_COPY),
+    }
     return Result(
         _outcome(batch),
         counts=batch.counts() | spent,
         names={key: value for key, value in names.items() if value},
         notes=_notes(batch),
-        follow=list(_follow(command, batch.failed, left)),
+        follow=list(_follow(command, batch, left)),
     )
 
 
 def _outcome(batch: Batch) -> Outcome:
-    if batch.named(Fate.WITHHELD):
+    if batch.named(Fate.WITHHELD) or batch.found_held:
         return Outcome.HELD
     if batch.written:
         return Outcome.CHANGED
-    return Outcome.SKIPPED if batch.named(Fate.WOULD_ADD, Fate.WOULD_UPDATE) else Outcome.IN_SYNC
+    return Outcome.SKIPPED if batch.named(*WOULD) else Outcome.IN_SYNC
 
 
 def _notes(batch: Batch) -> list[str]:
@@ -169,8 +222,11 @@ def _notes(batch: Batch) -> list[str]:
     return dry + notes[:MAX_NOTES] + more
 
 
-def _follow(command: SyncBlocks, failed: Mapping[str, PhedexRucioError], left: list[str]) -> Iterator[Command | Failed]:
+def _follow(command: SyncBlocks, batch: Batch, left: list[str]) -> Iterator[Command | Failed]:
+    """What a stop left, what failed by itself, and what another node should have in Rucio before it goes from here."""
     if left:
         yield replace(command, blocks=left)
-    for name, error in sorted(failed.items()):
+    for name, error in sorted(batch.failed.items()):
         yield Failed(replace(command, blocks=[name]), error)
+    for node, names in sorted(batch.wanted_at.items()):
+        yield SyncBlocks(node=node, blocks=sorted(names), adds_only=True)

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from datetime import timedelta
 
 from msgspec.structs import replace
 
 from common.errors import NotOurs
 from common.messages.commands import Command, SyncBlocks, SyncSite
-from common.messages.meta import Meta
+from common.messages.meta import Meta, now
 from common.outcome import Outcome
-from common.phedex.inventory import read_node
-from common.rucio.inventory import rules_at
-from common.rucio.rses import Site, Switch, find_site
 from common.settings.model import Site as Policy
-from common.sync.catalogue import Reading
-from common.sync.diff import diff, set_unknown, without_replica
-from common.sync.plan import Limits, Plan, batches, make_plan
-from common.sync.selection import Predicate, selection
+from common.sync.plan import Plan, batches
+from common.sync.render import verdict
 from consumers.engine.result import Result
 from consumers.engine.world import World
+from consumers.planning.guarding import report_of
+from consumers.planning.observe import Observed, limits_of, observe
 
-
-@dataclass(frozen=True)
-class Observed:
-    """Both sides of a node as read for one command, and the plan made of them."""
-
-    plan: Plan
-    reading: Reading
+PERMISSION = timedelta(hours=1)  # so long after its plan a batch may still remove; after that it only adds
+HELD_NAMES = 100
 
 
 def handle(command: SyncSite, world: World) -> Result:
@@ -38,9 +30,17 @@ def handle(command: SyncSite, world: World) -> Result:
     except NotOurs as reason:
         return Result(Outcome.SKIPPED, notes=[str(reason)])
     plan = observed.plan
-    dry = command.dry or world.settings.site(command.node).dry
-    follow = () if dry else _children(command, observed, world.settings.site(command.node))
-    return Result(_outcome(plan), counts=_counts(command, plan), notes=_notes(plan, dry), follow=follow)
+    policy = world.settings.site(command.node)
+    dry = command.dry or policy.dry
+    held = list(plan.ruling.held)[:HELD_NAMES] if plan.ruling else []
+    return Result(
+        _outcome(plan),
+        counts=_counts(command, plan),
+        names={"held": held} if held else {},
+        notes=_notes(command, plan, dry),
+        guard=report_of(command, plan),
+        follow=() if dry else _children(command, observed, policy),
+    )
 
 
 def plan_of(command: SyncSite, world: World) -> Plan:
@@ -48,83 +48,53 @@ def plan_of(command: SyncSite, world: World) -> Plan:
     return observe(command, world).plan
 
 
-def observe(command: SyncSite, world: World) -> Observed:
-    """Read PhEDEx and Rucio for one node and compare them. Raises NotOurs, UnknownNode, or a system's error."""
-    policy = world.settings.site(command.node)
-    site = site_of(command.node, world, policy)
-    chosen = selection(command.dataset, [policy.select, command.select], [policy.ignore, command.ignore])
-    reading = read_node(
-        world.phedex,
-        policy.inventory_node or command.node,
-        command.dataset,
-        split=policy.multi_das_calls,
-        checkpoint=world.checkpoint,
-    )
-    world.checkpoint()
-    return Observed(_plan(command, world, site, reading, chosen), reading)
-
-
-def site_of(node: str, world: World, policy: Policy) -> Site:
-    """The RSE that stands for a node, open for the sync.
-
-    Raises NotOurs with the reason where there is none, UnknownNode where PhEDEx does not know the node either.
-    """
-    if not policy.run:
-        raise NotOurs(f"{node}: `run` is off in its settings")
-    site = find_site(world.rucio, node, policy)
-    if site is None:
-        world.phedex.check_node(node)  # a mistyped node is a mistake, not a site that Rucio does not have yet
-        raise NotOurs(f"{node}: no RSE with the attributes cms_type=real and pnn={node}")
-    if site.switch is Switch.FROZEN:
-        raise NotOurs(f"{node}: frozen (attribute phedex_sync of RSE {site.rse})")
-    return site
-
-
-def _plan(command: SyncSite, world: World, site: Site, reading: Reading, chosen: Predicate) -> Plan:
-    rules = rules_at(world.rucio, site)
-    found = diff(reading, rules, chosen)
-    if gone := without_replica(found):
-        set_unknown(found, world.phedex.known_blocks(gone))
-    return make_plan(
-        (command.node, site.rse, site.account, command.dataset),
-        reading,
-        rules,
-        found,
-        limits=_limits(world.settings.site(command.node)),
-        after=command.after,
-        limit=command.limit,
-    )
-
-
-def _limits(policy: Policy) -> Limits:
-    return Limits(page=policy.chunck, blocks=policy.batch_blocks, files=policy.batch_files)
-
-
 def _children(command: SyncSite, observed: Observed, policy: Policy) -> Iterator[Command]:
-    """The batches in order of name, then the next page: at the end of the queue, so sites take turns."""
-    plan = observed.plan
-    for names in batches(plan.work, observed.reading.blocks, _limits(policy)):
-        yield SyncBlocks(node=command.node, blocks=names, deep=command.deep, adds_only=command.adds_only)
+    """The batches in order of name, those that may remove after those that add; then the next page.
+
+    The page goes to the end of the queue, so that sites take turns. It only adds: the root removes for all of it.
+    A deep look may also take files away that PhEDEx lists no more, where the plan may remove at all.
+    """
+    plan, found, limits = observed.plan, observed.found, limits_of(policy)
+    until = now() + PERMISSION
+    thorough = until if command.deep and _may_remove(plan) else None
+    for names in batches(plan.work, observed.reading.blocks, limits):
+        yield SyncBlocks(
+            node=command.node, blocks=names, removable_until=thorough, deep=command.deep, adds_only=command.adds_only
+        )
+    for names in batches(sorted([*plan.mark, *plan.sweep]), found.pending | found.remove, limits):
+        yield SyncBlocks(node=command.node, blocks=names, removable_until=until)
     if plan.after:
-        yield replace(command, after=plan.after, adds_only=True, meta=Meta())
+        yield replace(command, after=plan.after, adds_only=True, approve="", meta=Meta())
+
+
+def _may_remove(plan: Plan) -> bool:
+    """True where nothing forbids removals and the reading itself is not in question."""
+    return not plan.removals and not plan.doubts and (plan.ruling is None or plan.ruling.sweep)
 
 
 def _outcome(plan: Plan) -> Outcome:
-    """Removals are only shown, so they hold nothing back; a doubted part of PhEDEx' answer does."""
-    if plan.doubts:
+    """Held beats changed. Removals that were not to happen (adds only, a canary) are only shown."""
+    if plan.doubts or (plan.ruling and (plan.ruling.held or plan.unswept)):
         return Outcome.HELD
-    return Outcome.CHANGED if plan.work else Outcome.IN_SYNC
+    return Outcome.CHANGED if plan.work or plan.mark or plan.sweep else Outcome.IN_SYNC
 
 
 def _counts(command: SyncSite, plan: Plan) -> dict[str, int]:
     """This page's work; what a whole plan knows (same, to_remove, …) is counted by the first page alone."""
-    updates = sum(name in plan.update for name in plan.work)
-    counts = {"to_add": len(plan.work) - updates, "to_update": updates}
+    missing = set(plan.missing)
+    counts = {
+        "to_add": sum(name in missing for name in plan.work),
+        "to_update": sum(name in plan.update for name in plan.work),
+        "to_check": sum(name not in missing and name not in plan.update for name in plan.work),
+    }
     if not command.after:
         counts |= {
             "same": plan.same,
             "to_remove": len(plan.remove),
-            "pending": len(plan.pending),
+            "to_mark": len(plan.mark),
+            "held": len(plan.ruling.held) if plan.ruling else 0,
+            "to_sweep": len(plan.sweep),
+            "pending": len(plan.pending) - len(plan.sweep),
             "empty": len(plan.empty),
             "ignored": len(plan.ignored),
             "doubts": len(plan.doubts),
@@ -132,8 +102,15 @@ def _counts(command: SyncSite, plan: Plan) -> dict[str, int]:
     return {name: number for name, number in counts.items() if number}
 
 
-def _notes(plan: Plan, dry: bool) -> list[str]:
+def _notes(command: SyncSite, plan: Plan, dry: bool) -> list[str]:
     """What a person should know of this plan, cut to a few lines."""
     notes = [f"PhEDEx's answer is not trusted for {doubt}" for doubt in plan.doubts[:5]]
-    notes += [f"dry: would add {len(plan.missing)}, update {len(plan.update)}"] if dry else []
-    return notes + ([f"left alone: {len(plan.remove)} blocks that Rucio has and PhEDEx has not"] if plan.remove else [])
+    if dry:
+        removals = f", mark {len(plan.mark)}, sweep {len(plan.sweep)}" if plan.mark or plan.sweep else ""
+        notes.append(f"dry: would add {len(plan.missing)}, update {len(plan.update)}{removals}")
+    if plan.remove and plan.ruling is None and not command.after:
+        notes.append(f"left alone: {len(plan.remove)} blocks that Rucio has and PhEDEx has not: {plan.removals}")
+    if plan.ruling is not None and plan.ruling.approved:
+        notes.append(f"{len(plan.mark)} removals were approved: {command.reason}")
+    held = plan.ruling is not None and (plan.ruling.held or plan.unswept)
+    return notes + (verdict(plan.ruling) if plan.ruling and held else [])

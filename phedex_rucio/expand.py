@@ -12,8 +12,8 @@ from common.messages.codec import checked
 from common.messages.commands import SyncDataset
 from common.rucio.rses import find_site
 from common.settings.model import Settings
-from common.sync.render import count
 from common.sync.selection import compiled
+from common.sync.words import count
 from phedex_rucio import output, wiring
 
 

@@ -26,7 +26,10 @@ from phedex_rucio.options import as_json, with_settings
 @as_json
 @with_settings
 def command(node: str, as_json: bool, loaded: Loaded, **fields: Any) -> int:
-    """Show what a sync of NODE would add, update and remove. Exit code 0: in sync, 3: differences."""
+    """Show what a sync of NODE would add, update and remove, what the guard says of it, and what is marked already.
+
+    Exit code 0: in sync, 3: differences.
+    """
     asked = checked(SyncSite(node=node, **fields))
     assert isinstance(asked, SyncSite)
     try:

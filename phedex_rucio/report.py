@@ -13,15 +13,17 @@ from phedex_rucio import output, summary
 COLUMNS = {
     "added": "ADDED",
     "updated": "UPDATED",
-    "removed": "REMOVED",
     "marked": "MARKED",
+    "swept": "SWEPT",
+    "pending": "PENDING",
+    "held": "HELD",
     "same": "KEPT",
     "in_sync": "IN SYNC",
     "conflicts": "CONFLICTS",
     "withheld": "WITHHELD",
     "failed": "FAILED",
 }
-_NOT_SHOWN = {"to_add", "to_update", "nodes", "phedex_requests", "rucio_requests"}
+_NOT_SHOWN = {*summary.TO_DO, "nodes", "phedex_requests", "rucio_requests"}
 
 
 def show(state: Cycles, roots: Sequence[str], as_json: bool) -> int:

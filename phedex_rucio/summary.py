@@ -8,21 +8,23 @@ from typing import Any
 from msgspec import Struct, field
 
 from common.cycles import Cycle, Cycles
-from common.messages.events import Closed
+from common.messages.events import Closed, GuardReport
 from common.outcome import Exit, Outcome, exit_code, worst
 from consumers.apply.batch import Fate
 
 NOTES = 20
+TO_DO = ("to_add", "to_update", "to_mark", "to_sweep")  # what a plan sends out, block by block
 
 
 class Row(Struct, kw_only=True):
-    """What became of one site (or of the dataset that was asked for): outcome, counts, errors and notes."""
+    """What became of one site (or of the dataset that was asked for): outcome, counts, errors, notes, the guard."""
 
     about: str
     outcome: Outcome = Outcome.IN_SYNC
     counts: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    guard: list[GuardReport] = field(default_factory=list)
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -53,6 +55,7 @@ def _row(about: str, parts: Iterable[Closed]) -> Row:
         for name, number in closed.counts.items():
             row.counts[name] = row.counts.get(name, 0) + number
         row.notes += [note for note in closed.notes if note not in row.notes]
+        row.guard += [closed.guard] if closed.guard else []
         if closed.error is not None:
             row.errors.append(f"{closed.key}: {closed.error.class_}: {closed.error.message}")
     return row
@@ -70,7 +73,7 @@ def progress(state: Cycles, roots: Iterable[str]) -> Progress:
         closed=len(closed),
         announced=sum(len({cycle.root} | cycle.announced | cycle.closed.keys()) for cycle in cycles),
         blocks=sum(part.counts.get(fate, 0) for part in closed if part.command == "sync.blocks" for fate in Fate),
-        to_do=sum(part.counts.get("to_add", 0) + part.counts.get("to_update", 0) for part in closed),
+        to_do=sum(part.counts.get(name, 0) for part in closed for name in TO_DO),
         waiting=[
             f"try {retry.attempt + 1} at {retry.next_at:%H:%M:%S} UTC: {retry.error.message}"
             for cycle in cycles

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from common.errors import UsageError
 from common.messages.commands import Command, SyncDataset, SyncSite
 from common.settings.load import Loaded
 from phedex_rucio import deliver, expand
@@ -50,10 +51,26 @@ def command() -> None:
 @_select
 @_ignore
 @_limit
+@click.option("--approve", default="", metavar="CHECKSUM", help="Let exactly this set of removals pass the guard.")
 @_asked_for
 def site(nodes: Sequence[str], how: deliver.How, loaded: Loaded, **fields: Any) -> int:
-    """Compare whole sites, or some datasets there, with Rucio and bring Rucio to PhEDEx's state."""
+    """Compare whole sites, or some datasets there, with Rucio and bring Rucio to PhEDEx's state.
+
+    What the guard holds is told with the checksum of what would be removed. --approve lets that set pass, and no other.
+    """
+    if fields["approve"]:
+        _check_approval(nodes, **fields)
     return _deliver([SyncSite(node=node, **fields) for node in dict.fromkeys(nodes)], how, loaded)
+
+
+def _check_approval(nodes: Sequence[str], *, reason: str, limit: int | None, adds_only: bool, **_: Any) -> None:
+    """An approval is of one site, says why, and is for a plan that may remove. Raises UsageError."""
+    if not reason.strip():
+        raise UsageError("--approve: say why, with --reason: it is kept with the event")
+    if len(set(nodes)) != 1:
+        raise UsageError("--approve: a checksum is of one site, name only that one")
+    if limit is not None or adds_only:
+        raise UsageError("--approve: with --limit or --adds-only nothing is removed")
 
 
 @command.command("dataset")

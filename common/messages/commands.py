@@ -31,6 +31,7 @@ class SyncSite(
     """Compare one node (or the datasets there that match a pattern) with Rucio, plan, and send the batches.
 
     `select`, `ignore` and `limit` only narrow. `after`: the last name that an earlier page of this plan covered.
+    `approve`: the checksum of exactly one set of removals, which then passes the guard; any other set does not.
     """
 
     lanes: ClassVar[bool] = True
@@ -64,7 +65,10 @@ class SyncDataset(
     frozen=True,
     kw_only=True,
 ):
-    """Send one `sync.site` to every node that has, or in Rucio still has, blocks of a dataset or pattern."""
+    """Send one `sync.site` to the nodes: those that it names, else those that have blocks of a dataset or pattern.
+
+    A node from which the last of them is gone is found by a sync of the node, or by its name here.
+    """
 
     lanes: ClassVar[bool] = False
 

@@ -23,12 +23,24 @@ class Asked(Struct, tag_field="event", tag="asked", omit_defaults=True, frozen=T
 
 
 class GuardReport(Struct, omit_defaults=True, frozen=True, kw_only=True):
-    """Which limit the guard met, with the numbers, and the approval that would let exactly this set pass."""
+    """What the guard said of a plan's removals, and who approved them where somebody did.
 
-    limit: str
+    `limit`: the weightiest that was met, "" where an approval let all pass; `most`: its value. `share` (of 1), `number`
+    and `bytes`: what would be marked if all of it were, what is marked already included. `checksum`: of that set.
+    `override`: the command that would allow exactly it; with `approved_by`, the checksum that was approved.
+    """
+
+    limit: str = ""
     share: float
     number: int
+    bytes: int = 0
+    most: float = 0
+    held: int = 0
+    says: list[str] = []
+    checksum: str = ""
     override: str = ""
+    approved_by: str = ""
+    reason: str = ""
 
 
 class Closed(Struct, tag_field="event", tag="closed", omit_defaults=True, frozen=True, kw_only=True):

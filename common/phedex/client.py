@@ -137,7 +137,11 @@ class Phedex:
 
     def known_blocks(self, blocks: Iterable[str]) -> set[str]:
         """Those of the blocks that PhEDEx knows, whether they are anywhere or not."""
-        found: set[str] = set()
+        return set(self.sizes_of(blocks))
+
+    def sizes_of(self, blocks: Iterable[str]) -> dict[str, int]:
+        """The bytes of those blocks that PhEDEx knows, whether they are anywhere or not."""
+        found: dict[str, int] = {}
         for asked in self._chunks(blocks):
             question = self._question(Data, level="block", block=asked)
             found |= rows.known(question, self._ask(Data, question), set(asked))
@@ -157,6 +161,17 @@ class Phedex:
             rows.check_asked(question, (row.name for row in reply.block), set(asked))
             for node, names in rows.placed(question, reply, lambda _: True).items():
                 found.setdefault(node, []).extend(names)
+        return found
+
+    def replicas_of(self, blocks: Iterable[str]) -> dict[str, dict[str, bool]]:
+        """Where PhEDEx has files of some blocks, each node with whether the block is complete there.
+
+        Without retired nodes, and without those that are only meant to have it. A block that is nowhere is {}.
+        """
+        found: dict[str, dict[str, bool]] = {}
+        for asked in self._chunks(blocks):
+            question = self._question(BlockReplicas, block=asked)
+            found |= rows.anywhere(question, self._ask(BlockReplicas, question), set(asked))
         return found
 
     def _chunks(self, blocks: Iterable[str]) -> Iterator[list[str]]:

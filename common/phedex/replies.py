@@ -98,9 +98,10 @@ class FileReplicas(Envelope, frozen=True, gc=False, kw_only=True):
 
 
 class DataBlock(Struct, frozen=True, gc=False):
-    """A block of `data`."""
+    """A block of `data`, with the bytes of all of it."""
 
     name: str
+    bytes: Count
 
 
 class DataDataset(Struct, frozen=True, gc=False):

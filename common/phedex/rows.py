@@ -11,7 +11,17 @@ from msgspec import Struct
 from common import names
 from common.errors import Untrusted
 from common.phedex import trust
-from common.phedex.replies import BlockReplicas, BlockRow, Data, Envelope, FileReplicas, FilesRow, Node, Nodes
+from common.phedex.replies import (
+    BlockReplica,
+    BlockReplicas,
+    BlockRow,
+    Data,
+    Envelope,
+    FileReplicas,
+    FilesRow,
+    Node,
+    Nodes,
+)
 from common.phedex.trust import Question, cut
 from common.sync.catalogue import BlockAtNode, File
 from common.sync.selection import Predicate
@@ -98,6 +108,33 @@ def placed(question: Question, reply: BlockReplicas, wanted: Predicate) -> dict[
     return found
 
 
+def anywhere(question: Question, reply: BlockReplicas, asked: Collection[str]) -> dict[str, dict[str, bool]]:
+    """The nodes that have files of each block that was asked for, with whether it is complete there.
+
+    Raises OtherBlock, Repeated, Contradiction.
+    """
+    found: dict[str, dict[str, bool]] = {name: {} for name in asked}
+    seen: set[str] = set()
+    for row in reply.block:
+        _check_row(question, row.name, asked.__contains__, seen)
+        seen.add(row.name)
+        if len({replica.node for replica in row.replica}) != len(row.replica):
+            raise trust.Repeated(f"{question}: block {cut(row.name)} is listed twice at a node")
+        for replica in row.replica:
+            _check_complete(question, row, replica)
+            if replica.files and names.is_node(replica.node):
+                found[row.name][replica.node] = replica.complete == "y"
+    return found
+
+
+def _check_complete(question: Question, row: BlockRow, replica: BlockReplica) -> None:
+    if (replica.complete == "y") != (row.is_open == "n" and replica.files == row.files):
+        raise trust.Contradiction(
+            f"{question}: block {cut(row.name)} at {replica.node} has complete={replica.complete}, "
+            f"is_open={row.is_open}, {replica.files} of {row.files} files"
+        )
+
+
 def _complete_at(question: Question, row: BlockRow) -> list[str]:
     nodes_of = [replica.node for replica in row.replica]
     if len(set(nodes_of)) != len(nodes_of):
@@ -158,9 +195,9 @@ def _doubt(row: FilesRow, node: str) -> Untrusted | None:
     return None
 
 
-def known(question: Question, reply: Data, asked: Collection[str]) -> set[str]:
-    """Those blocks that PhEDEx knows, wherever they are or not. Raises OtherBlock."""
-    found = {block.name for dbs in reply.dbs for dataset in dbs.dataset for block in dataset.block}
+def known(question: Question, reply: Data, asked: Collection[str]) -> dict[str, int]:
+    """The bytes of those blocks that PhEDEx knows, wherever they are or not. Raises OtherBlock."""
+    found = {block.name: block.bytes for dbs in reply.dbs for dataset in dbs.dataset for block in dataset.block}
     check_asked(question, found, asked)
     return found
 

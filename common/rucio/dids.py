@@ -76,6 +76,18 @@ def attach(rucio: Rucio, attachments: Iterable[Attachment]) -> None:
     rucio.call("attach_dids_to_dids", rows, ignore_duplicate=True, about=_about([one.parent for one in ordered]))
 
 
+def detach(rucio: Rucio, parent: str, names: Iterable[str]) -> None:
+    """The names are in the parent no more; all of them were, or NotFound and nothing was done."""
+    for part in sliced(sorted(names), rucio.main.rucio_files):
+        rucio.call("detach_dids", SCOPE, parent, [did(name) for name in part], about=f"{_about(part)} of {parent}")
+
+
+def former(rucio: Rucio, dataset: str) -> dict[str, File]:
+    """The files that were detached from a dataset, some of which may be inside again: Rucio keeps their history."""
+    rows = rucio.rows("list_content_history", SCOPE, dataset, about=dataset)
+    return {row["name"]: _file(row) for row in rows if row["type"] == "FILE"}
+
+
 def file_row(file: File) -> Row:
     """A file as Rucio takes it. Without a checksum the key is left out: Rucio would compare None with what it has."""
     row: Row = {**did(file.name), "bytes": file.bytes}

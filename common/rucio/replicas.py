@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
 
 from common.names import SCOPE
 from common.rucio.dids import did, file_row
 from common.rucio.session import Rucio, sliced
 from common.sync.catalogue import File
+
+
+class Standing(Struct, frozen=True):
+    """A file's replicas, RSE → state such as `AVAILABLE`, and the names of all that it is in, containers too.
+
+    Parents of other scopes carry theirs, as `user.jdoe:their.dataset`.
+    """
+
+    states: Mapping[str, str] = {}
+    parents: frozenset[str] = frozenset()
+
+    def available_at(self, rse: str) -> bool:
+        """True if Rucio would read the file there."""
+        return self.states.get(rse) == "AVAILABLE"
 
 
 def available(rucio: Rucio, rse: str, dataset: str) -> int:
@@ -37,3 +53,38 @@ def add(rucio: Rucio, rse: str, files: Iterable[File]) -> None:
     for part in sliced(sorted(files, key=lambda file: file.name), rucio.main.rucio_files):
         rows = [file_row(file) for file in part]
         rucio.call("add_replicas", rse, rows, about=f"{len(rows)} files from {part[0].name} at {rse}")
+
+
+def standing(rucio: Rucio, files: Iterable[str]) -> dict[str, Standing]:
+    """Where each file is, in which state, and what it is in. A file without any replica stands nowhere.
+
+    About as dear as `places`.
+    """
+    found = {name: Standing() for name in files}
+    for part in sliced(sorted(found), rucio.main.rucio_files):
+        options = {"all_states": True, "resolve_archives": False, "resolve_parents": True}
+        for row in rucio.rows("list_replicas", [did(name) for name in part], **options, about=part[0]):
+            parents = frozenset(parent.removeprefix(f"{SCOPE}:") for parent in row.get("parents") or ())
+            found[row["name"]] = Standing(row["states"], parents)
+    return found
+
+
+def delete(rucio: Rucio, rse: str, names: Iterable[str]) -> None:
+    """The replicas at the RSE are gone, whoever has locked them: look first (41.5.1 heeds nobody's locks).
+
+    A file without another replica goes with it, out of all that it was attached to, and a dataset that is emptied so
+    leaves its container. One request a slice, whole or not at all: NotFound where one replica is not there.
+    """
+    for part in sliced(sorted(names), rucio.main.rucio_files):
+        what = f"{len(part)} files from {part[0]} at {rse}"
+        rucio.call("delete_replicas", rse, [did(name) for name in part], about=what)
+
+
+def make_available(rucio: Rucio, rse: str, names: Iterable[str]) -> None:
+    """The replicas at the RSE are in state AVAILABLE, and locks on them good again. NotFound where one is not there.
+
+    A rule that was STUCK by them stays so until judge-repairer has run (41.5.1).
+    """
+    for part in sliced(sorted(names), rucio.main.rucio_files):
+        rows = [{**did(name), "state": "A"} for name in part]
+        rucio.call("update_replicas_states", rse, rows, about=f"{len(part)} files from {part[0]} at {rse}")

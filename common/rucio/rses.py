@@ -53,6 +53,12 @@ def switch_of(attributes: dict[str, object]) -> Switch:
     return next((switch for switch in Switch if switch == value), Switch.FROZEN)
 
 
+def read_switch(rucio: Rucio, rse: str) -> Switch:
+    """What the RSE's switch says now; frozen where the RSE is gone."""
+    attributes = _attributes(rucio, rse)
+    return Switch.FROZEN if attributes is None else switch_of(attributes)
+
+
 def is_rule_for(rse: str, expression: str) -> bool:
     """True for the expressions that mean exactly this RSE: its name, or the `rse=X` of older tools."""
     return expression in (rse, f"rse={rse}")

@@ -48,9 +48,26 @@ def find(rucio: Rucio, rule: str) -> Row | None:
         return None
 
 
-def of_dataset(rucio: Rucio, dataset: str) -> Iterator[Row]:
-    """All rules of a dataset, those without locks too."""
-    return rucio.rows("list_did_rules", SCOPE, dataset, about=dataset)
+def of_dataset(rucio: Rucio, dataset: str, scope: str = SCOPE) -> Iterator[Row]:
+    """All rules of a dataset or container, those without locks too; none of one that does not exist."""
+    try:
+        yield from rucio.rows("list_did_rules", scope, dataset, about=dataset)
+    except NotFound:
+        return
+
+
+def on_files(rucio: Rucio) -> Iterator[Row]:
+    """The rules on single files of our scope: no dataset shows them."""
+    return rucio.rows("list_replication_rules", {"scope": SCOPE, "did_type": "F"}, about="files")
+
+
+def locked_by(rucio: Rucio, rule: str, rse: str) -> set[str]:
+    """The files that a rule holds at an RSE, one by one; none for a rule that is gone."""
+    try:
+        rows = list(rucio.rows("list_replica_locks", rule, about=rule))
+    except NotFound:
+        return set()
+    return {row["name"] for row in rows if row["rse"] == rse}
 
 
 def add(rucio: Rucio, datasets: list[str], rse: str, account: str, meta: dict[str, Any]) -> None:
@@ -76,6 +93,11 @@ def add(rucio: Rucio, datasets: list[str], rse: str, account: str, meta: dict[st
 def change(rucio: Rucio, rule: str, options: dict[str, Any]) -> None:
     """The rule has the options; NotFound where there is no such rule any more."""
     rucio.call("update_replication_rule", rule, options, about=rule)
+
+
+def end(rucio: Rucio, rule: str) -> None:
+    """The rule is over: Rucio's cleaner takes it, and its locks, at its next round. NotFound where it is gone."""
+    change(rucio, rule, {"lifetime": 0})
 
 
 def as_text(meta: dict[str, Any]) -> str:

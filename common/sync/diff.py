@@ -43,15 +43,16 @@ class Surplus:
 
 @dataclass
 class Difference:
-    """The names on each side of the comparison. `same` and `pending` are counts and names that need no work now.
+    """The names on each side of the comparison, and how many need no work.
 
-    `pending`: marked for removal earlier. `empty`: closed blocks without files, which have nothing to sync.
+    `remove`, `pending`: what should not be there, not marked yet and marked earlier, each with the reason.
+    `empty`: closed blocks without files, which have nothing to sync.
     """
 
     missing: list[str] = field(default_factory=list)
     update: dict[str, Update] = field(default_factory=dict)
     remove: dict[str, Surplus] = field(default_factory=dict)
-    pending: list[str] = field(default_factory=list)
+    pending: dict[str, Surplus] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     same: int = 0
 
@@ -64,7 +65,7 @@ def diff(reading: Reading, rules: Mapping[str, RuleAtRse], chosen: Predicate) ->
     found = Difference()
     for name in sorted(name for name, block in reading.blocks.items() if block.complete and chosen(name)):
         _present(found, name, reading.blocks[name], rules.get(name))
-    doubted = _in_doubt(reading.doubts)
+    doubted = in_doubt(reading.doubts)
     for name in sorted(name for name in rules if chosen(name) and not doubted(name)):
         _absent(found, name, reading.blocks.get(name), rules[name])
     return found
@@ -97,28 +98,44 @@ def update_reason(block: BlockAtNode, rule: RuleAtRse) -> Update | None:
 def _absent(found: Difference, name: str, block: BlockAtNode | None, rule: RuleAtRse) -> None:
     if block is not None and block.complete:
         return
+    if block is not None and block.is_open and block.here >= block.files:
+        found.same += 1  # an open block with all its files here has lost nothing
+        return
+    surplus = Surplus(Removal.GONE, rule.files) if block is None else _what_is_left(block)
     if rule.marked:
-        found.pending.append(name)
+        found.pending[name] = surplus
     elif rule.ending or rule.keep:
         found.same += 1
-    elif block is None:
-        found.remove[name] = Surplus(Removal.GONE, rule.files)
     else:
-        found.remove[name] = Surplus(Removal.INCOMPLETE, block.files, block.here)
+        found.remove[name] = surplus
+
+
+def _what_is_left(block: BlockAtNode) -> Surplus:
+    return Surplus(Removal.INCOMPLETE, block.files, block.here)
 
 
 def without_replica(found: Difference) -> list[str]:
-    """The removals of which PhEDEx lists nothing at the node: gone from there, or unknown altogether."""
-    return [name for name, surplus in found.remove.items() if surplus.why is Removal.GONE]
+    """The surplus of which PhEDEx lists nothing at the node: gone from there, or unknown altogether."""
+    return [name for part in (found.remove, found.pending) for name, one in part.items() if one.why is Removal.GONE]
 
 
 def set_unknown(found: Difference, known: Container[str]) -> None:
     """Give the reason *unknown* to the gone blocks that PhEDEx does not know anywhere any more."""
-    for name in without_replica(found):
-        if name not in known:
-            found.remove[name] = Surplus(Removal.UNKNOWN, found.remove[name].files)
+    for part in (found.remove, found.pending):
+        for name, one in part.items():
+            if one.why is Removal.GONE and name not in known:
+                part[name] = Surplus(Removal.UNKNOWN, one.files)
 
 
-def _in_doubt(doubts: list[Doubt]) -> Predicate:
+def keep_incomplete(found: Difference) -> None:
+    """A block of which some files are left at the node stays: it is no difference."""
+    kept = [name for name, one in found.remove.items() if one.why is Removal.INCOMPLETE]
+    for name in kept:
+        del found.remove[name]
+    found.same += len(kept)
+
+
+def in_doubt(doubts: list[Doubt]) -> Predicate:
+    """True for the names in a part of PhEDEx' answer that is not trusted."""
     patterns = [like(doubt.pattern) for doubt in doubts]
     return lambda name: any(inside(name) for inside in patterns)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from msgspec import Struct
 
 from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse
 from common.sync.diff import Difference
+from common.sync.guard import Ruling
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -31,7 +33,10 @@ class Sizes(Struct, frozen=True):
 class Plan(Struct, frozen=True, kw_only=True):
     """What a sync of one node would do, in order of name. `after`: the last name of a page that has more behind it.
 
-    `work`: the missing and to-update names of this page. `remove` is shown and left alone.
+    `work`: the missing and to-update names of this page. `remove`: what should not be there, with the reason.
+    `pending`: what is marked for removal already, with the time from which it may be swept (None: never by itself).
+    `removals`: why this plan removes nothing at all, "" where it may; then `ruling` is the guard's word on `remove`.
+    `sweep`: the marked blocks that are due; `unswept`: those that stay because PhEDEx's list is not believed.
     `existing`: our rules at the RSE; `present`: complete blocks that PhEDEx says are there.
     """
 
@@ -42,7 +47,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     missing: list[str]
     update: dict[str, str]
     remove: dict[str, str]
-    pending: list[str]
+    pending: dict[str, datetime | None]
     empty: list[str]
     same: int
     existing: int
@@ -54,11 +59,33 @@ class Plan(Struct, frozen=True, kw_only=True):
     as_of: datetime | None
     ignored: list[str]
     doubts: list[str]
+    removals: str = ""
+    ruling: Ruling | None = None
+    sweep: list[str] = []
+    unswept: list[str] = []
 
     @property
     def in_sync(self) -> bool:
         """True where nothing is to add, update or remove, and nothing was doubted."""
         return not (self.missing or self.update or self.remove or self.doubts)
+
+    @property
+    def mark(self) -> list[str]:
+        """The blocks that the guard lets be marked."""
+        return self.ruling.allowed if self.ruling else []
+
+
+class Removals(Struct, frozen=True, kw_only=True):
+    """What a plan may remove, at the time `at`: why nothing at all if so, the guard's word, and how long marks last.
+
+    `keep_partial`: a marked block of which PhEDEx has some files at the node is not swept.
+    """
+
+    at: datetime
+    none: str = ""
+    ruling: Ruling | None = None
+    grace: float = 0
+    keep_partial: bool = False
 
 
 def make_plan(
@@ -68,17 +95,24 @@ def make_plan(
     found: Difference,
     *,
     limits: Limits,
+    removals: Removals,
+    deep: Iterable[str] = (),
     after: str = "",
     limit: int | None = None,
 ) -> Plan:
     """The plan for (node, RSE, account, pattern) of two readings and what differs between them.
 
-    `after`: a later page, names beyond this one only. `limit`: a canary of so many blocks, without continuation.
+    `deep`: names to look at file by file, whatever their rules say. `after`: a later page, names beyond this one only.
+    `limit`: a canary of so many blocks, without continuation.
     """
-    names = [name for name in sorted([*found.missing, *found.update]) if name > after]
+    names = [name for name in sorted({*found.missing, *found.update, *deep}) if name > after]
     work = names[: min(limits.page, limit or limits.page)]
     more = len(names) > len(work) and limit is None
     node, rse, account, dataset = where
+    due_at = {name: _due_at(rules[name], removals) for name in found.pending}
+    kept = reading.blocks if removals.keep_partial else {}
+    due = [name for name, at in due_at.items() if at and at <= removals.at and name not in kept]
+    may_sweep = removals.ruling is not None and removals.ruling.sweep
     return Plan(
         node=node,
         rse=rse,
@@ -87,7 +121,7 @@ def make_plan(
         missing=found.missing,
         update={name: str(why) for name, why in found.update.items()},
         remove={name: str(why) for name, why in found.remove.items()},
-        pending=found.pending,
+        pending=due_at,
         empty=found.empty,
         same=found.same,
         existing=len(rules),
@@ -99,7 +133,19 @@ def make_plan(
         as_of=reading.as_of,
         ignored=reading.ignored,
         doubts=[f"{doubt.pattern}: {doubt.reason}" for doubt in reading.doubts],
+        removals=removals.none,
+        ruling=removals.ruling,
+        sweep=due if may_sweep else [],
+        unswept=[] if may_sweep or removals.none else due,
     )
+
+
+def _due_at(rule: RuleAtRse, removals: Removals) -> datetime | None:
+    """When a marked rule's time of grace is over; None for a mark whose time nobody can read."""
+    try:
+        return datetime.fromtimestamp(rule.gone_since, UTC) + timedelta(seconds=removals.grace)
+    except (OverflowError, ValueError):
+        return None
 
 
 def sizes(names: Iterable[str], blocks: Mapping[str, BlockAtNode]) -> Sizes:
@@ -108,7 +154,14 @@ def sizes(names: Iterable[str], blocks: Mapping[str, BlockAtNode]) -> Sizes:
     return Sizes(len(listed), sum(b.files for b in listed), sum(b.bytes for b in listed))
 
 
-def batches(names: Iterable[str], blocks: Mapping[str, BlockAtNode], limits: Limits) -> Iterator[list[str]]:
+class HasFiles(Protocol):
+    """What tells how many files a block has."""
+
+    @property
+    def files(self) -> int: ...
+
+
+def batches(names: Iterable[str], blocks: Mapping[str, HasFiles], limits: Limits) -> Iterator[list[str]]:
     """Cut names, in their order, into batches within the limits; a block that alone is over a limit comes alone."""
     batch: list[str] = []
     files = size = 0

@@ -8,7 +8,7 @@ from common.phedex.client import Phedex
 from common.rucio.session import Rucio
 from common.sync.catalogue import RuleAtRse
 from common.sync.diff import Update, update_reason
-from consumers.apply import contents, replicas, rules
+from consumers.apply import contents, deep, replicas, rules
 from consumers.apply.batch import Batch, Fate
 from consumers.apply.contents import Files, Seen
 from consumers.apply.rules import Found
@@ -118,15 +118,45 @@ def _look_at_ruled(chunk: Chunk, name: str) -> None:
     miscounted for good (41.5.1). It waits until the rule is gone, and is then a new block.
     """
     files, inside = chunk.batch.files[name], chunk.seen.contents[name]
-    lack = replicas.lacking(chunk.rucio, chunk.rse, name, files.keys() | inside.keys())
+    lack = _lack(chunk, name)
     strangers = replicas.strangers(files, inside)
-    if lack and chunk.reasons[name] is Update.ENDING:
+    _look_deep(chunk, name, lack)
+    if lack and chunk.found.ours[name].ending:
         note = f"{name}: its rule ends and {lack}: waits until Rucio has taken the rule away"
         chunk.batch.end(name, Fate.WITHHELD, note)
     elif strangers:
+        chunk.batch.strangers[name] = {file: one for file, one in inside.items() if file not in files}
         chunk.batch.notes[name] = f"{name}: {strangers}"
     if not lack and name in chunk.seen.attached:
         chunk.batch.whole.add(name)
+
+
+def _lack(chunk: Chunk, name: str) -> str:
+    """What of PhEDEx' files is not available here; after a deep look only what could not be made so."""
+    files, inside = chunk.batch.files[name], chunk.seen.contents[name]
+    look = replicas.lacking_of if inside.keys() - files.keys() else replicas.lacking
+    lack = look(chunk.rucio, chunk.rse, name, files.keys())
+    if not (lack and chunk.batch.deep):
+        return lack
+    revived = deep.revive(chunk.rucio, chunk.rse, files)
+    if revived:
+        chunk.batch.revived[name] = chunk.batch.revived.get(name, []) + revived
+        chunk.batch.written = True
+    return look(chunk.rucio, chunk.rse, name, files.keys()) if revived else lack
+
+
+def _look_deep(chunk: Chunk, name: str, lack: str) -> None:
+    """Of a block whose rule is there: what is left of older rules and of removals that were cut short."""
+    if not chunk.batch.deep:
+        return
+    files, inside, found = chunk.batch.files[name], chunk.seen.contents[name], chunk.found
+    if orphans := deep.orphans(chunk.rucio, chunk.rse, name, inside, files):
+        chunk.batch.orphans[name] = orphans
+        chunk.batch.notes[name] = f"{name}: {len(orphans)} replicas in no block, such as {orphans[0]}: left as they are"
+    if not lack:
+        ended = deep.end_surplus(chunk.rucio, found.ours[name], found.every[name], len(files))
+        chunk.batch.surplus_rules += ended
+        chunk.batch.written |= bool(ended)
 
 
 def _late(chunk: Chunk, name: str) -> Files:
@@ -160,7 +190,7 @@ def _judge(chunk: Chunk, name: str) -> None:
     if replicas.all_new(name, files, chunk.seen):
         chunk.batch.whole.add(name)
         return
-    lack = replicas.strangers(files, inside) or replicas.lacking(chunk.rucio, chunk.rse, name, files.keys())
+    lack = replicas.strangers(files, inside) or _lack(chunk, name)
     if lack:
         chunk.batch.end(name, Fate.WITHHELD, f"{name}: no rule: {lack}")
     else:
@@ -182,6 +212,7 @@ def _fate(chunk: Chunk, name: str, rule: RuleAtRse) -> Fate:
     if rule.ending:
         return Fate.REVIVED
     changed = chunk.reasons[name] in (Update.META, Update.RETURNED) or name in chunk.batch.attached
+    changed = changed or name in chunk.batch.revived
     return Fate.UPDATED if changed else Fate.IN_SYNC
 
 

@@ -27,19 +27,31 @@ class Fate(StrEnum):
     NOT_AT_NODE = "not_at_node"
     EMPTY = "empty"
     DOUBTFUL = "doubtful"
+    WOULD_MARK = "would_mark"
+    WOULD_SWEEP = "would_sweep"
+    MARKED = "marked"
+    PENDING = "pending"
+    SWEPT = "swept"
+    KEPT_LAST_COPY = "kept_last_copy"
 
 
 @dataclass
 class Batch:
     """The blocks that are complete at the node, and the files of those whose files matter, as PhEDEx says.
 
-    `whole`: blocks without a rule whose files are all known to be available at the RSE. `attached`: the files of each
-    block that were given a replica or a place in it. `failed`: blocks that failed by themselves.
+    `partial`: the blocks of which PhEDEx has something at the node, but not all. `whole`: blocks without a rule whose
+    files are all known to be available at the RSE. `attached`: the files of each block that were given a replica or a
+    place in it. `removed`: the files of each swept block whose replicas went; `foreign`: those that others hold.
+    `found_held`: kept for a last copy, and not said by an earlier batch. `wanted_at`: the blocks that other nodes
+    should have in Rucio first. `strangers`: files of complete blocks that PhEDEx does not list. Of a deep look:
+    `revived` replicas, `orphans` at the RSE in no block, and `surplus_rules` ended. `failed`: blocks that failed by
+    themselves.
     """
 
     node: str
     site: Site
     blocks: Mapping[str, BlockAtNode]
+    partial: Mapping[str, BlockAtNode] = field(default_factory=dict)
     deep: bool = False
     dry: bool = False
     files: dict[str, Files] = field(default_factory=dict)
@@ -49,6 +61,14 @@ class Batch:
     attached: dict[str, Files] = field(default_factory=dict)
     failed: dict[str, PhedexRucioError] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    removed: dict[str, Files] = field(default_factory=dict)
+    foreign: dict[str, set[str]] = field(default_factory=dict)
+    found_held: set[str] = field(default_factory=set)
+    wanted_at: dict[str, set[str]] = field(default_factory=dict)
+    revived: dict[str, list[str]] = field(default_factory=dict)
+    orphans: dict[str, list[str]] = field(default_factory=dict)
+    strangers: dict[str, Files] = field(default_factory=dict)
+    surplus_rules: int = 0
     written: bool = False
 
     def end(self, name: str, fate: Fate, note: str = "") -> None:
@@ -71,13 +91,21 @@ class Batch:
         return sorted(name for name, fate in self.fates.items() if fate in fates)
 
     def counts(self) -> dict[str, int]:
-        """Blocks by fate, with the files and bytes that were attached; what is nought is left out but `in_sync`."""
+        """Blocks by fate, with the files and bytes attached and removed; what is nought is left out but `in_sync`."""
         files = [file for attached in self.attached.values() for file in attached.values()]
         counted = {fate.value: number for fate, number in Counter(self.fates.values()).items()}
+        gone = [file for removed in self.removed.values() for file in removed.values()]
         more = {
             "adopted": len(self.adopted),
+            "foreign": sum(len(files) for files in self.foreign.values()),
+            "files_removed": len(gone),
+            "bytes_removed": sum(file.bytes for file in gone),
             "files": len(files),
             "bytes": sum(file.bytes for file in files),
+            "files_revived": sum(map(len, self.revived.values())),
+            "orphans": sum(map(len, self.orphans.values())),
+            "strangers": sum(map(len, self.strangers.values())),
+            "surplus_rules": self.surplus_rules,
             "failed": len(self.failed),
         }
         return {Fate.IN_SYNC.value: 0} | counted | {name: number for name, number in more.items() if number}

@@ -16,6 +16,12 @@ def lacking(rucio: Rucio, rse: str, name: str, files: Collection[str]) -> str:
     return "" if there == len(files) else f"{there} of {len(files)} files are available at {rse}"
 
 
+def lacking_of(rucio: Rucio, rse: str, _name: str, files: Collection[str]) -> str:
+    """The same for files beside which the block has others in Rucio: each looked at. "" if none."""
+    there = sum(rse in places for places in replicas.places(rucio, files).values())
+    return "" if there == len(files) else f"{there} of {len(files)} files are available at {rse}"
+
+
 def strangers(files: Files, inside: Files) -> str:
     """Which files are inside the block in Rucio and not in PhEDEx' list: nobody's promise; "" if none."""
     extra = sorted(inside.keys() - files.keys())

@@ -1,4 +1,4 @@
-"""How do our rules become what PhEDEx says? Found by the locks of a few blocks, made, changed; never taken away."""
+"""How do our rules become what PhEDEx says? Found by the locks of a few blocks, made, changed, marked."""
 
 from __future__ import annotations
 
@@ -11,18 +11,31 @@ from common.rucio import rules
 from common.rucio.inventory import is_ours, preferred, rule_of
 from common.rucio.rses import Site
 from common.rucio.session import Row, Rucio, sliced
-from common.sync.catalogue import GONE_SINCE, GROUP, KEEP, BlockAtNode, RuleAtRse, parse_meta, rule_meta
+from common.sync.catalogue import (
+    GONE_HELD,
+    GONE_SINCE,
+    GROUP,
+    KEEP,
+    MARK,
+    BlockAtNode,
+    RuleAtRse,
+    parse_meta,
+    rule_meta,
+)
 
 
 class Found(Struct, frozen=True):
     """Our rules on some blocks by name, the names whose rule has none of our meta yet, and who else holds a block.
 
-    `held_at`: the RSEs where a rule of this sync holds the block, this one or another.
+    `held_at`: the RSEs where a rule of this sync holds the block, this one or another. `every`: all our rules on a
+    block at the RSE, where older tools left more than one. `locks`: all that holds the blocks, anybody's and anywhere.
     """
 
     ours: dict[str, RuleAtRse]
     strange: set[str]
     held_at: dict[str, set[str]]
+    every: dict[str, list[RuleAtRse]]
+    locks: list[rules.Lock]
 
 
 def find(rucio: Rucio, site: Site, names: list[str], *, thorough: bool = False) -> Found:
@@ -39,8 +52,13 @@ def find(rucio: Rucio, site: Site, names: list[str], *, thorough: bool = False) 
     for lock in locks:
         if lock.account in site.accounts or lock.account.startswith("sync_"):
             held_at[lock.name].add(lock.rse)
-    ours, strange = _ours([row for row in rows if is_ours(row, site)], site)
-    return Found(ours, strange, dict(held_at))
+    rows = list({row["id"]: row for row in rows if is_ours(row, site)}.values())
+    rows.sort(key=lambda row: row["account"] != site.account)
+    ours, strange = _ours(rows, site)
+    every: dict[str, list[RuleAtRse]] = defaultdict(list)
+    for row in rows:
+        every[row["name"]].append(rule_of(row, site))
+    return Found(ours, strange, dict(held_at), dict(every), locks)
 
 
 def _ours(rows: Iterable[Row], site: Site) -> tuple[dict[str, RuleAtRse], set[str]]:
@@ -73,9 +91,30 @@ def change(rucio: Rucio, rule: RuleAtRse, block: BlockAtNode) -> None:
     """
     row = rules.read(rucio, rule.id)
     before = parse_meta(row.get("meta"))
-    meta = {key: value for key, value in before.items() if key not in (GONE_SINCE, KEEP)} | rule_meta(block)
+    meta = {key: value for key, value in before.items() if key not in (*MARK, KEEP)} | rule_meta(block)
     options: dict[str, object] = {"meta": rules.as_text(meta)} if meta != before else {}
     if row.get("expires_at") is not None:
         options["lifetime"] = None
     if options:
         rules.change(rucio, rule.id, options)
+
+
+def mark(rucio: Rucio, rule: str, note: Mapping[str, object]) -> bool:
+    """The rule's meta has the note; nothing else of it changes. False where it had a mark, or a person keeps it.
+
+    Read, change, write, like `change`. NotFound where the rule is gone.
+    """
+    meta = parse_meta(rules.read(rucio, rule).get("meta"))
+    if GONE_SINCE in meta or KEEP in meta:
+        return False
+    rules.change(rucio, rule, {"meta": rules.as_text({**meta, **note})})
+    return True
+
+
+def note_held(rucio: Rucio, rule: str, why: str) -> bool:
+    """A marked rule's meta says why it was not acted on; False where it said so already, or has no mark any more."""
+    meta = parse_meta(rules.read(rucio, rule).get("meta"))
+    if GONE_SINCE not in meta or GONE_HELD in meta:
+        return False
+    rules.change(rucio, rule, {"meta": rules.as_text({**meta, GONE_HELD: why[:300]})})
+    return True

@@ -25,7 +25,10 @@ class ModelFile:
 
 @dataclass
 class ModelRule:
-    """A rule. `locks`: the files it holds. `ends`: whether the cleaner may take it."""
+    """A rule. `locks`: the files it holds, `bad` those of them that it waits for. `ends`: the cleaner may take it.
+
+    A lock knows nothing of a replica that is deleted under it: the rule goes on saying OK.
+    """
 
     id: str
     account: str
@@ -35,6 +38,8 @@ class ModelRule:
     meta: str | None
     locks: set[str] = field(default_factory=set)
     ends: bool = False
+    bad: set[str] = field(default_factory=set)
+    state: str = "OK"
 
 
 @dataclass
@@ -47,6 +52,8 @@ class RucioModel:
     containers: dict[str, set[str]] = field(default_factory=dict)
     replicas: dict[tuple[str, str], str] = field(default_factory=dict)
     rules: dict[str, ModelRule] = field(default_factory=dict)
+    history: dict[str, dict[str, ModelFile]] = field(default_factory=dict)
+    tombstones: set[tuple[str, str]] = field(default_factory=set)
     transfers: int = 0
     writes: int = 0
     made: int = 0
@@ -62,6 +69,11 @@ class RucioModel:
         if not found:
             raise rucio.InvalidRSEExpression("RSE Expression resulted in an empty set.")
         return iter([{"rse": rse} for rse in found])
+
+    def get_rse(self, rse: str) -> Row:
+        if rse not in self.rses:
+            raise rucio.RSENotFound(rse)
+        return {"rse": rse, "rse_type": "TAPE" if rse.endswith("_Tape") else "DISK"}
 
     def list_rse_attributes(self, rse: str) -> Row:
         if rse not in self.rses:
@@ -112,15 +124,14 @@ class RucioModel:
         return self._rule(self.rules[rule_id])
 
     def _rule(self, rule: ModelRule) -> Row:
-        good = sum(self.replicas.get((rule.rse, name)) == "A" for name in rule.locks)
         return self._did(rule.name, "DATASET") | {
             "id": rule.id,
             "account": rule.account,
             "rse_expression": rule.expression,
-            "locks_ok_cnt": good,
+            "locks_ok_cnt": len(rule.locks - rule.bad),
             "expires_at": "soon" if rule.ends else None,
             "meta": json.dumps(rule.meta) if rule.meta is not None else None,
-            "state": "OK" if good == len(rule.locks) else "REPLICATING",
+            "state": rule.state,
         }
 
     def get_locks_for_dids(self, dids: list[Row]) -> Iterator[Row]:
@@ -135,12 +146,33 @@ class RucioModel:
             if there:
                 yield {"rse": rse, "available_length": there}
 
-    def list_replicas(self, dids: list[Row], **_options: object) -> Iterator[Row]:
+    def list_replicas(self, dids: list[Row], resolve_parents: bool = False, **_options: object) -> Iterator[Row]:
         for did in dids:
             there = {rse: state for (rse, name), state in self.replicas.items() if name == did["name"]}
             if there:
                 states = {rse: "AVAILABLE" if state == "A" else "UNAVAILABLE" for rse, state in there.items()}
-                yield {"scope": "cms", "name": did["name"], "states": states}
+                row = {"scope": "cms", "name": did["name"], "states": states}
+                parents = [f"cms:{parent}" for parent in self._parents(did["name"])]
+                yield row | ({"parents": parents} if resolve_parents else {})
+
+    def _parents(self, file: str) -> list[str]:
+        """All that a file is in: its datasets, and their containers."""
+        inside = [name for name, files in self.datasets.items() if file in files]
+        return inside + [name for name, datasets in self.containers.items() if datasets & set(inside)]
+
+    def list_content_history(self, scope: str, name: str) -> Iterator[Row]:
+        """What was detached; what `delete_replicas` tore out stands here too."""
+        for file, known in self.history.get(name, {}).items():
+            yield {"scope": scope, "name": file, "type": "FILE", "bytes": known.bytes, "adler32": known.adler32}
+
+    def list_replication_rules(self, filters: Row) -> Iterator[Row]:
+        """There are rules on datasets only."""
+        assert filters["did_type"] == "F", filters
+        return iter(())
+
+    def list_replica_locks(self, rule_id: str) -> Iterator[Row]:
+        rule = self.rules.get(rule_id)
+        return iter([{"name": name, "rse": rule.rse} for name in sorted(rule.locks)] if rule else ())
 
     # --- writing ----------------------------------------------------------------------------------------------
 
@@ -196,6 +228,59 @@ class RucioModel:
             self._replicate(rse, child)
         return True
 
+    def delete_replicas(self, rse: str, files: list[Row], **_options: object) -> bool:
+        """Whole or not at all, whoever locks them. A file's last replica takes its DID and its place in datasets."""
+        self.writes += 1
+        names = [file["name"] for file in files]
+        if len(set(names)) < len(names):
+            raise rucio.DatabaseException("UniqueViolation")
+        if not all((rse, name) in self.replicas for name in names):
+            raise rucio.ReplicaNotFound("One or several replicas don't exist.")
+        for name in names:
+            del self.replicas[rse, name]
+            self.tombstones.discard((rse, name))
+        for name in set(names) - {name for _, name in self.replicas}:
+            self._forget(name)
+        return True
+
+    def _forget(self, file: str) -> None:
+        """A dataset that this empties leaves its containers; its own DID stays."""
+        known = self.files.pop(file)
+        for name, inside in self.datasets.items():
+            if file in inside:
+                inside.discard(file)
+                self.history.setdefault(name, {})[file] = known
+                if not inside:
+                    for datasets in self.containers.values():
+                        datasets.discard(name)
+
+    def detach_dids(self, scope: str, name: str, dids: list[Row]) -> bool:
+        """All were inside, or nothing is done. A file stays, and so does a dataset without any."""
+        self.writes += 1
+        if name not in self.datasets and name not in self.containers:
+            raise rucio.DataIdentifierNotFound(name)
+        inside = self._children(name)
+        if not {did["name"] for did in dids} <= inside:
+            raise rucio.DataIdentifierNotFound("not found under it")
+        for did in dids:
+            inside.discard(did["name"])
+            if did["name"] in self.files:
+                self.history.setdefault(name, {})[did["name"]] = self.files[did["name"]]
+        return True
+
+    def update_replicas_states(self, rse: str, files: list[Row]) -> bool:
+        """Locks follow; a rule that was STUCK stays so, until a daemon that is not in here repairs it."""
+        self.writes += 1
+        if not all((rse, file["name"]) in self.replicas for file in files):
+            raise rucio.ReplicaNotFound("No row found")
+        for file in files:
+            self.replicas[rse, file["name"]] = file["state"]
+            for rule in self.rules.values():
+                if rule.rse == rse and file["name"] in rule.locks:
+                    (rule.bad.discard if file["state"] == "A" else rule.bad.add)(file["name"])
+                    rule.state = "STUCK" if file["state"] != "A" else rule.state
+        return True
+
     def add_replication_rule(
         self, dids: list[Row], copies: int, rse_expression: str, *, account: str, meta: str, **_options: object
     ) -> list[str]:
@@ -219,8 +304,11 @@ class RucioModel:
         """A file of the dataset that is not at the RSE would be transferred there."""
         for name in self.datasets[rule.name] - rule.locks:
             rule.locks.add(name)
+            self.tombstones.discard((rule.rse, name))
             if self.replicas.get((rule.rse, name)) != "A":
                 self.transfers += 1
+                rule.bad.add(name)
+                rule.state = "REPLICATING"
 
     def update_replication_rule(self, rule_id: str, options: Row) -> bool:
         self.writes += 1
@@ -238,6 +326,15 @@ class RucioModel:
     def judge(self) -> None:
         """The evaluator has given every rule the locks of its dataset's files; the cleaner has taken ended rules."""
         for rule in self.rules.values():
-            rule.locks &= self.datasets[rule.name]
+            self._unlock(rule, rule.locks - self.datasets[rule.name])
             self._lock(rule)
-        self.rules = {number: rule for number, rule in self.rules.items() if not rule.ends}
+        for rule in [rule for rule in self.rules.values() if rule.ends]:
+            del self.rules[rule.id]
+            self._unlock(rule, set(rule.locks))
+
+    def _unlock(self, rule: ModelRule, names: set[str]) -> None:
+        """A replica that no lock holds any more has a tombstone: Rucio may delete the real file."""
+        rule.locks -= names
+        rule.bad -= names
+        held = {name for other in self.rules.values() if other.rse == rule.rse for name in other.locks}
+        self.tombstones |= {(rule.rse, name) for name in names - held if (rule.rse, name) in self.replicas}

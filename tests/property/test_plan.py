@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.sync.catalogue import BlockAtNode, Doubt, Reading, RuleAtRse
 from common.sync.diff import diff, set_unknown
-from common.sync.plan import Limits, Plan, batches, make_plan
+from common.sync.plan import Limits, Plan, Removals, batches, make_plan
 from common.sync.selection import like, selection
 
 NAMES = [f"/{p}/Run-v1/{tier}#{k}" for p in ("Aa", "Ab", "B") for tier in ("AOD", "RAW") for k in range(4)]
@@ -45,10 +45,15 @@ def reading_of(found: dict[str, BlockAtNode], doubts: tuple[Doubt, ...] = ()) ->
     return Reading("T2_IT_Pisa", found, list(doubts), [], datetime.now(UTC))
 
 
+SHOWN = Removals(at=datetime.now(UTC), none="only shown")
+
+
 def planned(found: dict[str, BlockAtNode], have: dict[str, RuleAtRse], limits: Limits, after: str = "") -> Plan:
     reading = reading_of(found)
     where = ("T2_IT_Pisa", "T2_IT_Pisa", "sync_t2_it_pisa", "*")
-    return make_plan(where, reading, have, diff(reading, have, lambda _: True), limits=limits, after=after)
+    return make_plan(
+        where, reading, have, diff(reading, have, lambda _: True), limits=limits, removals=SHOWN, after=after
+    )
 
 
 @given(phedex, rucio)
@@ -117,7 +122,7 @@ def test_a_canary_is_the_first_blocks_and_has_no_next_page(
 ) -> None:
     reading = reading_of(found)
     everything = diff(reading, have, lambda _: True)
-    plan = make_plan(("n", "r", "a", "*"), reading, have, everything, limits=Limits(), limit=limit)
+    plan = make_plan(("n", "r", "a", "*"), reading, have, everything, limits=Limits(), removals=SHOWN, limit=limit)
     assert plan.work == sorted([*everything.missing, *everything.update])[:limit]
     assert plan.after == ""
 

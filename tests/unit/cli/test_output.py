@@ -11,7 +11,8 @@ from common.messages.events import Away, Closed, Retrying
 from common.messages.meta import Failure, child_id, now
 from common.outcome import Outcome
 from common.sync.plan import Plan, Sizes
-from common.sync.render import as_data, as_lines, size
+from common.sync.render import as_data, as_lines
+from common.sync.words import size
 from phedex_rucio import output, progress, summary
 
 
@@ -124,7 +125,7 @@ def plan(**fields: object) -> Plan:
         "missing": [],
         "update": {},
         "remove": {},
-        "pending": [],
+        "pending": {},
         "empty": [],
         "same": 12431,
         "existing": 12431,

@@ -249,10 +249,11 @@ def test_no_nodes_at_all_are_not_believed() -> None:
 
 
 def test_known_blocks_are_those_asked_for() -> None:
-    payload = [{"name": "dbs", "dataset": [{"name": "/Alpha/Run2018A-v1/RAW", "block": [{"name": FULL, "files": 3}]}]}]
+    listed = [{"name": FULL, "files": 3, "bytes": 30}]
+    payload = [{"name": "dbs", "dataset": [{"name": "/Alpha/Run2018A-v1/RAW", "block": listed}]}]
     asked = good.question(Data)
     reply = trust.read(Data, asked, good.answer(body(good.envelope("data", dbs=payload))), FRESH)
-    assert rows.known(asked, reply, {FULL, PART}) == {FULL}
+    assert rows.known(asked, reply, {FULL, PART}) == {FULL: 30}
     with pytest.raises(trust.OtherBlock):
         rows.known(asked, reply, {PART})
 

@@ -1,0 +1,89 @@
+"""What does the guard look at? Both readings of a site, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse
+from common.sync.diff import Difference, Surplus, in_doubt
+from common.sync.guard import Budget, Case, Leaving, Tally
+from common.sync.selection import Predicate, like
+
+EVERYTHING = ("*", "/*/*/*")
+
+
+def without_size(reading: Reading, rules: Mapping[str, RuleAtRse], found: Difference) -> list[str]:
+    """The names whose bytes only PhEDEx' catalogue can tell: to be marked or marked, and not at the node at all.
+
+    The marked ones are those of the whole RSE, for what they take of the budget does not depend on a selection.
+    """
+    marked = (name for name, rule in rules.items() if rule.marked)
+    return [name for name in dict.fromkeys([*found.remove, *marked]) if name not in reading.blocks]
+
+
+def case_of(
+    asked: tuple[str, str, str, str],
+    reading: Reading,
+    rules: Mapping[str, RuleAtRse],
+    found: Difference,
+    *,
+    policy: Predicate,
+    keep_partial: bool,
+    bytes_of: Mapping[str, int],
+    budget: Budget,
+    tape: bool = False,
+    doubt: str = "",
+    approve: str = "",
+) -> Case:
+    """The case of (node, RSE, dataset pattern, the command as typed).
+
+    `policy`: the site's own selection, for *shrunk* compares all of the pattern whatever a command narrows it to.
+    `bytes_of`: of the names of `without_size` that PhEDEx knows.
+    """
+    node, rse, dataset, command = asked
+    inside = like(dataset)
+    doubted = in_doubt(reading.doubts)
+    read = {name for name in rules if inside(name) and policy(name) and not doubted(name)}
+    present = {name for name, block in reading.blocks.items() if block.complete and policy(name)}
+    return Case(
+        node=node,
+        rse=rse,
+        command=command,
+        budget=budget,
+        remove={name: _leaving(reading, rules[name], name, one, bytes_of) for name, one in found.remove.items()},
+        pending={name: one.why for name, one in found.pending.items()},
+        site=tally(rules.values()),
+        own=None if dataset in EVERYTHING else tally(rule for name, rule in rules.items() if inside(name)),
+        spent_bytes=sum(_bytes(reading, name, bytes_of) for name, rule in rules.items() if rule.marked),
+        present=len(present),
+        standing=sum(
+            _should_stand(rules[name], name in present, reading.blocks.get(name), keep_partial) for name in read
+        ),
+        tape=tape,
+        doubt=doubt,
+        approve=approve,
+    )
+
+
+def tally(rules: Iterable[RuleAtRse]) -> Tally:
+    """How many rules, and how many of them are marked."""
+    marks = [rule.marked for rule in rules]
+    return Tally(len(marks), sum(marks))
+
+
+def _should_stand(rule: RuleAtRse, present: bool, block: BlockAtNode | None, keep_partial: bool) -> bool:
+    """False for a rule whose block is absent for a reason that was decided: marked, kept, ending, or policy."""
+    decided = rule.marked or rule.keep or rule.ending or (keep_partial and block is not None)
+    return present or not decided
+
+
+def _leaving(reading: Reading, rule: RuleAtRse, name: str, surplus: Surplus, bytes_of: Mapping[str, int]) -> Leaving:
+    """Custodial is what PhEDEx says, and where it has nothing at the node any more what it said last."""
+    block = reading.blocks.get(name)
+    custodial = rule.custodial or (block is not None and block.custodial)
+    return Leaving(surplus.why, _bytes(reading, name, bytes_of), custodial)
+
+
+def _bytes(reading: Reading, name: str, bytes_of: Mapping[str, int]) -> int:
+    block = reading.blocks.get(name)
+    return bytes_of.get(name, 0) if block is None else block.bytes

@@ -1,0 +1,43 @@
+"""What happened to a block behind our back, that its names and numbers do not show? Found file by file, and mended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from common.rucio import dids, replicas
+from common.rucio import rules as rucio_rules
+from common.rucio.session import Rucio
+from common.sync.catalogue import RuleAtRse
+from consumers.apply.contents import Files
+
+
+def revive(rucio: Rucio, rse: str, files: Iterable[str]) -> list[str]:
+    """The files that were UNAVAILABLE at the RSE are available again; returns them. For what PhEDEx has there whole.
+
+    Only that state: a BAD replica was declared so by somebody, one that is copied or deleted is at work.
+    """
+    standing = replicas.standing(rucio, files)
+    dead = sorted(name for name, one in standing.items() if one.states.get(rse) == "UNAVAILABLE")
+    if dead:
+        replicas.make_available(rucio, rse, dead)
+    return dead
+
+
+def end_surplus(rucio: Rucio, kept: RuleAtRse, every: Iterable[RuleAtRse], files: int) -> int:
+    """Of several rules of ours on a block only one is left, and how many end now; none where that one holds too little.
+
+    The locks of the one that stays keep every replica from a tombstone.
+    """
+    if kept.ending or kept.marked or kept.files != files:
+        return 0
+    surplus = [rule for rule in every if rule.id != kept.id and not rule.ending]
+    for rule in surplus:
+        rucio_rules.end(rucio, rule.id)
+    return len(surplus)
+
+
+def orphans(rucio: Rucio, rse: str, name: str, inside: Files, files: Files) -> list[str]:
+    """The replicas at the RSE of files that were once in the block and are in nothing now: a removal cut short."""
+    former = dids.former(rucio, name).keys() - inside.keys() - files.keys()
+    standing = replicas.standing(rucio, former)
+    return sorted(file for file, one in standing.items() if rse in one.states and not one.parents)

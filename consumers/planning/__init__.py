@@ -1,0 +1,1 @@
+"""From two readings to a plan."""

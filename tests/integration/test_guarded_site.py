@@ -1,0 +1,293 @@
+"""A site's removals from plan to mark on a real Rucio: what the guard lets pass, what it holds, what a person may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.messages.commands import Command, SyncBlocks, SyncSite, with_meta
+from common.messages.events import GuardReport
+from common.messages.meta import Meta
+from common.outcome import Outcome
+from common.settings.model import Site
+from common.sync.catalogue import GONE_CYCLE, parse_meta
+from common.sync.guard import Limit
+from common.sync.plan import Plan
+from consumers import sync_blocks, sync_site
+from consumers.engine.result import Failed, Result
+from tests.stack.rucio_server import RucioServer
+from tests.stack.world import make_site
+from tests.two_sides import NODE, TwoSides, block, close, files_of, two_sides
+
+META = Meta(id="c-1", cycle="c-1", by="somebody@here")
+WAITS = Site(removal_grace=3600)
+
+
+@pytest.fixture
+def sides(clean_rucio: RucioServer, tmp_path: Path) -> Iterator[TwoSides]:
+    with two_sides(clean_rucio, tmp_path) as sides:
+        yield sides
+
+
+@dataclass
+class Done:
+    """The root's result, the batches in their order, and theirs."""
+
+    root: Result
+    batches: list[SyncBlocks] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def guard(self) -> GuardReport:
+        assert self.root.guard is not None
+        return self.root.guard
+
+    def names(self, key: str) -> list[str]:
+        return sorted(name for result in self.results for name in result.names.get(key, []))
+
+
+def synced(sides: TwoSides, site: Site = WAITS, **fields: Any) -> Done:
+    """The site's plan and all its batches are carried out."""
+    world = sides.world(site=site)
+    todo: list[Command] = [SyncSite(**({"node": NODE, "meta": META} | fields))]
+    done: Done | None = None
+    try:
+        while todo:
+            command = todo.pop(0)
+            if isinstance(command, SyncSite):
+                result = sync_site.handle(command, world)
+                done = done or Done(result)
+            else:
+                assert done is not None
+                assert isinstance(command, SyncBlocks)
+                result = sync_blocks.handle(command, world)
+                done.batches.append(command)
+                done.results.append(result)
+            children = (child.command if isinstance(child, Failed) else child for child in result.follow)
+            todo += [with_meta(child, META) for child in children]
+    finally:
+        close(world)
+    assert done is not None
+    return done
+
+
+def planned(sides: TwoSides, site: Site = WAITS, **fields: Any) -> Plan:
+    world = sides.world(site=site)
+    try:
+        return sync_site.plan_of(SyncSite(**({"node": NODE} | fields)), world)
+    finally:
+        close(world)
+
+
+def filled(sides: TwoSides, number: int = 20) -> list[str]:
+    """Blocks at the node, in both systems."""
+    names = [sides.put(block(n), files_of(block(n), 2)) for n in range(number)]
+    assert synced(sides).root.counts["to_add"] == number
+    return names
+
+
+def gone(sides: TwoSides, *names: str) -> None:
+    for name in names:
+        sides.snapshot.remove_replica(name, NODE)
+
+
+def marks(sides: TwoSides) -> dict[str, object]:
+    """The cycle of each mark, by block."""
+    rows = sides.root.list_account_rules("sync_t2_it_pisa")
+    metas = {row["name"]: parse_meta(row["meta"]) for row in rows}
+    return {name: meta[GONE_CYCLE] for name, meta in metas.items() if GONE_CYCLE in meta}
+
+
+def test_within_the_limits_blocks_are_marked_by_batches_of_their_own(sides: TwoSides) -> None:
+    names = filled(sides)
+    gone(sides, names[3], names[8])
+    new = sides.put(block(99))
+    done = synced(sides)
+    assert (done.root.outcome, done.root.guard) == (Outcome.CHANGED, None)
+    assert {key: done.root.counts.get(key) for key in ("to_add", "to_mark", "to_remove", "held")} == {
+        "to_add": 1,
+        "to_mark": 2,
+        "to_remove": 2,
+        "held": None,
+    }
+    adds, removes = done.batches
+    assert (adds.blocks, adds.removable_until) == ([new], None)
+    assert removes.blocks == [names[3], names[8]]
+    assert removes.removable_until is not None
+    assert timedelta(0) < removes.removable_until - datetime.now(UTC) < timedelta(hours=1)
+    assert marks(sides) == dict.fromkeys([names[3], names[8]], "c-1")
+    again = synced(sides)
+    assert (again.root.outcome, again.batches, again.root.counts["pending"]) == (Outcome.IN_SYNC, [], 2)
+    plan = planned(sides)
+    assert plan.in_sync
+    assert [at is not None and at > datetime.now(UTC) for at in plan.pending.values()] == [True, True]
+    due = synced(sides, Site(removal_grace=0))
+    assert (due.root.counts["to_sweep"], due.names("swept")) == (2, [names[3], names[8]])
+
+
+def test_over_the_share_nothing_is_marked_and_additions_go_on(sides: TwoSides) -> None:
+    names = filled(sides)
+    gone(sides, *names[:3])
+    new = sides.put(block(99))
+    done = synced(sides)
+    assert done.root.outcome is Outcome.HELD
+    assert done.root.names == {"held": names[:3]}
+    assert done.names("added") == [new]
+    assert (done.guard.limit, done.guard.number, done.guard.share, done.guard.most) == (Limit.SHARE, 3, 0.15, 0.1)
+    assert done.guard.bytes == sum(size for _, size, _ in files_of(names[0], 2)) * 3
+    assert done.guard.override == (f"phedex-rucio sync site {NODE} --approve {done.guard.checksum} --reason '…'")
+    assert any("would mark 3 of 20 rules (15 %), limit 10 %" in note for note in done.root.notes)
+    assert any(done.guard.override in note for note in done.root.notes)
+    assert marks(sides) == {}
+    assert synced(sides).guard.checksum == done.guard.checksum
+
+
+def test_an_approval_lets_pass_exactly_what_was_seen_and_is_recorded(sides: TwoSides) -> None:
+    names = filled(sides)
+    gone(sides, *names[:3])
+    checksum = synced(sides).guard.checksum
+    gone(sides, names[4])
+    sides.put(block(98))
+    drifted = synced(sides, approve=checksum, reason="they said so")
+    assert (drifted.root.outcome, drifted.guard.limit, drifted.guard.held) == (Outcome.HELD, Limit.APPROVAL, 4)
+    assert checksum in drifted.guard.says[0]
+    assert drifted.guard.checksum in drifted.guard.says[0]
+    assert marks(sides) == {}
+    done = synced(sides, approve=drifted.guard.checksum, reason="they said so")
+    assert done.root.outcome is Outcome.CHANGED
+    assert (done.guard.limit, done.guard.override) == ("", drifted.guard.checksum)
+    assert (done.guard.approved_by, done.guard.reason) == ("somebody@here", "they said so")
+    assert sorted(marks(sides)) == [*names[:3], names[4]]
+    again = synced(sides, approve=drifted.guard.checksum, reason="they said so")
+    assert (again.root.outcome, again.root.guard, again.batches) == (Outcome.IN_SYNC, None, [])
+
+
+def test_small_steps_add_up(sides: TwoSides) -> None:
+    names = filled(sides)
+    for name in names[:2]:
+        gone(sides, name)
+        assert synced(sides).names("marked") == [name]
+    gone(sides, names[2])
+    done = synced(sides)
+    assert (done.guard.limit, done.guard.says) == (
+        Limit.SHARE,
+        ["would mark 3 of 20 rules, 2 of them marked already (15 %), limit 10 %"],
+    )
+
+
+def test_what_phedex_does_not_know_at_all_waits_for_a_person_the_rest_does_not(sides: TwoSides) -> None:
+    names = filled(sides)
+    gone(sides, names[1])
+    sides.snapshot.remove_block(names[0])
+    done = synced(sides)
+    assert (done.root.outcome, done.guard.limit, done.root.names) == (
+        Outcome.HELD,
+        Limit.UNKNOWN,
+        {"held": [names[0]]},
+    )
+    assert sorted(marks(sides)) == [names[1]]
+    assert planned(sides).remove == {names[0]: "unknown"}
+    rerun = synced(sides)
+    assert rerun.guard.checksum == done.guard.checksum
+    synced(sides, approve=done.guard.checksum, reason="deleted everywhere")
+    assert sorted(marks(sides)) == names[:2]
+
+
+def test_custodial_blocks_and_tape_wait_for_a_person(sides: TwoSides) -> None:
+    names = filled(sides, 19)
+    name = sides.put(block(99), custodial=True)
+    synced(sides)
+    gone(sides, name)
+    done = synced(sides)
+    assert (done.guard.limit, done.root.names) == (Limit.CUSTODIAL, {"held": [name]})
+    sides.snapshot.add_replica(name, NODE, custodial=True)
+    gone(sides, names[0])
+    make_site(sides.root, NODE, "T2_IT_Pisa_Tape", "TAPE")
+    sides.root.update_rse(NODE, {"rse_type": "TAPE"})
+    done = synced(sides, Site(rse=NODE))
+    assert (done.guard.limit, done.root.names) == (Limit.TAPE, {"held": [names[0]]})
+    free = synced(sides, Site(rse=NODE, hold_custodial=False))
+    assert (free.root.outcome, free.names("marked")) == (Outcome.CHANGED, [names[0]])
+
+
+def test_an_empty_list_marks_and_sweeps_nothing(sides: TwoSides) -> None:
+    names = filled(sides, 10)
+    gone(sides, names[0])
+    synced(sides)
+    gone(sides, *names[1:])
+    at_once = Site(removal_grace=0, max_removal_share=1)
+    done = synced(sides, at_once)
+    assert (done.root.outcome, done.guard.limit, done.guard.override) == (Outcome.HELD, Limit.EMPTY, "")
+    refused = synced(sides, at_once, approve=done.guard.checksum, reason="really")
+    assert (refused.root.outcome, refused.guard.limit, refused.batches) == (Outcome.HELD, Limit.EMPTY, [])
+    assert sorted(marks(sides)) == names[:1]
+    allowed = Site(allow_clean=True)
+    held = synced(sides, allowed)
+    assert held.guard.override
+    assert synced(sides, allowed, approve=done.guard.checksum, reason="closed").names("marked") == names[1:]
+
+
+def test_who_says_adds_only_and_who_is_a_canary_removes_nothing(sides: TwoSides) -> None:
+    names = filled(sides)
+    gone(sides, names[0])
+    for site, fields in ((WAITS, {"adds_only": True}), (Site(adds_only=True), {}), (WAITS, {"limit": 5})):
+        done = synced(sides, site, **fields)
+        assert (done.root.outcome, done.batches, done.root.counts["to_remove"]) == (Outcome.IN_SYNC, [], 1)
+        assert "left alone: 1 blocks" in done.root.notes[-1]
+    dry = synced(sides, dry=True)
+    assert (dry.batches, dry.root.notes) == ([], ["dry: would add 0, update 0, mark 1, sweep 0"])
+    sides.root.add_rse_attribute(NODE, "phedex_sync", "adds-only")
+    assert "adds-only" in synced(sides).root.notes[-1]
+    assert marks(sides) == {}
+
+
+def test_incomplete_blocks_go_or_stay_as_the_policy_says(sides: TwoSides) -> None:
+    names = filled(sides)
+    sides.snapshot.set_replica_files(names[0], NODE, [files_of(names[0])[0][0]])
+    keep = planned(sides, Site(incomplete="keep"))
+    assert (keep.remove, keep.same, keep.in_sync) == ({}, 20, True)
+    assert synced(sides, Site(incomplete="keep")).batches == []
+    assert planned(sides).remove == {names[0]: "incomplete (1 of 2 files left)"}
+    assert synced(sides).names("marked") == [names[0]]
+    kept = synced(sides, Site(incomplete="keep", removal_grace=0))
+    assert (kept.root.outcome, kept.batches) == (Outcome.IN_SYNC, [])
+
+
+def test_only_the_first_page_removes_and_it_does_for_the_whole_site(sides: TwoSides) -> None:
+    names = filled(sides)
+    gone(sides, names[0], names[19])
+    for n in range(30, 35):
+        sides.put(block(n))
+    done = synced(sides, Site(chunck=2, batch_blocks=1))
+    removing = [batch.blocks for batch in done.batches if batch.removable_until]
+    assert removing == [[names[0]], [names[19]]]
+    assert [batch.blocks[0] for batch in done.batches] == [
+        block(30), block(31), names[0], names[19], block(32), block(33), block(34)
+    ]  # fmt: skip
+    assert sorted(marks(sides)) == [names[0], names[19]]
+
+
+def test_a_dataset_command_decides_by_the_site_and_by_the_dataset(sides: TwoSides) -> None:
+    names = filled(sides, 30)
+    other = "/Other/Processed-v1/RAW"
+    few = [sides.put(block(n, other)) for n in range(10)]
+    synced(sides)
+    gone(sides, *few[:2])
+    done = synced(sides, dataset=other)
+    assert (done.guard.limit, done.root.names["held"]) == (Limit.DATASET_SHARE, few[:2])
+    assert f"--dataset {other} --approve" in done.guard.override
+    one = synced(sides, dataset=other, select="#00001$")
+    assert (one.guard.limit, one.guard.held) == (Limit.SHRUNK, 1)
+    assert "--select '#00001$' --approve" in one.guard.override
+    asked = {"dataset": other, "select": "#00001$", "approve": one.guard.checksum, "reason": "this one"}
+    assert synced(sides, **asked).names("marked") == [few[1]]
+    gone(sides, *few[2:])
+    nothing = synced(sides, dataset=other)
+    assert (nothing.guard.limit, nothing.guard.override) == (Limit.EMPTY, "")
+    assert sorted(marks(sides)) == [few[1]]
+    assert len(names) == 30

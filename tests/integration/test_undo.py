@@ -1,0 +1,129 @@
+"""Taking marks back on a real Rucio: the rule is as it was, and stays unmarked until PhEDEx has had the block back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from common.messages.meta import Meta
+from common.settings.model import Site
+from phedex_rucio.main import cli
+from tests.stack.rucio_server import RucioServer
+from tests.two_sides import NODE, OTHER, TwoSides, block, two_sides
+
+
+@pytest.fixture
+def sides(clean_rucio: RucioServer, tmp_path: Path) -> Iterator[TwoSides]:
+    with two_sides(clean_rucio, tmp_path) as sides:
+        yield sides
+
+
+def leaving(sides: TwoSides, *numbers: int) -> list[str]:
+    """Blocks at two sites that PhEDEx no more has at the first."""
+    names = [sides.put(block(n)) for n in numbers]
+    for name in names:
+        sides.snapshot.add_replica(name, OTHER)
+    for node in (NODE, OTHER):
+        sides.sync(*names, node=node)
+    for name in names:
+        sides.snapshot.remove_replica(name, NODE)
+    return names
+
+
+def mark(sides: TwoSides, *names: str, cycle: str = "c-1", grace: float = 3600) -> dict[str, int]:
+    until = datetime.now(UTC) + timedelta(hours=1)
+    world = sides.world(site=Site(removal_grace=grace))
+    return sides.sync(*names, world=world, removable_until=until, meta=Meta(cycle=cycle)).counts
+
+
+def undo(*arguments: str, code: int = 0) -> dict[str, str]:
+    result: Result = CliRunner().invoke(cli, ["undo", "--node", NODE, "--json", *arguments], standalone_mode=False)
+    assert (result.exception, result.return_value) == (None, code), result.output
+    blocks: dict[str, str] = json.loads(result.stdout)["blocks"]
+    return blocks
+
+
+def rule_at(sides: TwoSides, name: str) -> dict[str, Any]:
+    return next(rule for rule in sides.rules(name) if rule["rse_expression"] == NODE)
+
+
+def whole(sides: TwoSides, name: str) -> tuple[Any, ...]:
+    """A rule with its meta apart, its locks and what they lock."""
+    rule = {key: value for key, value in rule_at(sides, name).items() if key not in ("meta", "updated_at")}
+    locks = sides.rucio.sql("SELECT name, state FROM locks WHERE rule_id = %s ORDER BY 1", (rule["id"],))
+    return rule, locks, sides.inside(name), sides.replicas()
+
+
+def meta(rule: dict[str, Any]) -> dict[str, Any]:
+    text = rule["meta"]
+    while isinstance(text, str):
+        text = json.loads(text)
+    return dict(text)
+
+
+def test_a_cycles_marks_are_taken_back_and_only_those(sides: TwoSides) -> None:
+    names = leaving(sides, 1, 2, 3)
+    before = {name: (whole(sides, name), meta(rule_at(sides, name))) for name in names}
+    mark(sides, *names[:2])
+    mark(sides, names[2], cycle="c-2")
+    assert undo("c-1", "--dry-run") == dict.fromkeys(names[:2], "kept")
+    assert "phedex_gone_since" in meta(rule_at(sides, names[0]))
+    assert undo("c-1") == dict.fromkeys(names[:2], "kept")
+    for name in names[:2]:
+        note = meta(rule_at(sides, name))
+        keep = note.pop("phedex_keep")
+        assert (keep["cycle"], "@" in keep["by"], keep["at"][-1]) == ("c-1", True, "Z")
+        assert (whole(sides, name), note) == before[name]
+    assert meta(rule_at(sides, names[2]))["phedex_gone_cycle"] == "c-2"
+    assert mark(sides, *names[:2], grace=0)["not_at_node"] == 2
+    assert set(sides.replicas()) == set(sides.replicas(OTHER))
+
+
+def test_kept_until_it_is_cleared(sides: TwoSides) -> None:
+    (name,) = leaving(sides, 1)
+    before = whole(sides, name), meta(rule_at(sides, name))
+    mark(sides, name)
+    assert undo(name) == {name: "kept"}
+    assert undo(name) == {name: "not_marked"}
+    assert undo("c-1", "--clear") == {name: "cleared"}
+    assert (whole(sides, name), meta(rule_at(sides, name))) == before
+    assert mark(sides, name)["marked"] == 1
+
+
+def test_kept_until_phedex_has_had_it_back(sides: TwoSides) -> None:
+    (name,) = leaving(sides, 1)
+    mark(sides, name)
+    undo(name)
+    sides.snapshot.add_replica(name, NODE)
+    assert mark(sides, name)["updated"] == 1
+    assert "phedex_keep" not in meta(rule_at(sides, name))
+    sides.snapshot.remove_replica(name, NODE)
+    assert mark(sides, name)["marked"] == 1
+
+
+def test_what_was_swept_is_told_and_not_touched(sides: TwoSides) -> None:
+    names = leaving(sides, 1, 2)
+    mark(sides, *names)
+    half = sorted(sides.inside(names[1]))[0]
+    assert mark(sides, names[0], grace=0)["swept"] == 1
+    sides.root.delete_replicas(NODE, [{"scope": "cms", "name": half}])
+    before = [whole(sides, name) for name in names]
+    assert undo("c-1", code=1) == dict.fromkeys(names, "swept")
+    assert [whole(sides, name) for name in names] == before
+    sides.rucio.run_daemon("judge-cleaner")
+    assert undo(names[0], code=1) == {names[0]: "no_rule"}
+
+
+def test_people_are_told_in_words(sides: TwoSides) -> None:
+    (name,) = leaving(sides, 1)
+    mark(sides, name)
+    said = CliRunner().invoke(cli, ["undo", name, "--node", NODE, "--dry-run"], standalone_mode=False).output
+    assert name in said
+    assert "kept" in said
+    assert "nothing was written" in said
