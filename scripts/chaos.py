@@ -193,7 +193,8 @@ def break_things(chaos: Chaos, minutes: float) -> None:
         chaos.doubled()
         fault = chaos.rng.choice(FAULTS)
         fault(chaos, chaos.rng.uniform(1, 6))
-        chaos.injected[fault.__name__.replace("_", " ")] += fault is not phedex
+        if fault is not phedex:
+            chaos.injected[fault.__name__.replace("_", " ")] += 1
         chaos.tend()
         time.sleep(chaos.rng.uniform(0.5, 3))  # the pace of the faults, not a wait for anything
 
