@@ -20,7 +20,7 @@ from common.rucio.session import sliced
 from common.settings.model import Settings, Site
 from common.sync.catalogue import GONE_BY, GONE_CYCLE, GONE_SINCE, GONE_WHY, RuleAtRse
 from common.sync.diff import Removal, Surplus
-from consumers.apply import claims, elsewhere, rules
+from consumers.apply import claims, contents, elsewhere, rules
 from consumers.apply.additions import Sides
 from consumers.apply.batch import Batch, Fate
 from consumers.apply.contents import Files
@@ -189,6 +189,7 @@ def _sweep(task: Task, found: Found, where: Mapping[str, Mapping[str, bool]], na
     held = claims.claimed(task.sides.rucio, task.rse, look.standing, found.locks, rows, ours=ours)
     sweeps = _decide(task, look, beyond, held, names)
     _take(task, look, sweeps)
+    _mend(task, [name for name, sweep in sweeps.items() if sweep.lost or not beyond.elsewhere[name].anywhere])
     for name in sweeps:
         for rule in found.every[name]:
             if not rule.ending:
@@ -274,15 +275,20 @@ def _take(task: Task, look: Look, sweeps: Mapping[str, Sweep]) -> None:
             batch.notes[name] = (
                 f"{name}: {len(sweep.foreign)} replicas stay: others hold them, such as {sweep.foreign[0]}"
             )
-    _mend(task, [name for name, sweep in sweeps.items() if sweep.lost])
 
 
 def _mend(task: Task, names: list[str]) -> None:
-    """The blocks are in their containers: where two sites took the last copies at once, one of them is torn out."""
-    inside = {container: dids.children(task.sides.rucio, container) for container in {dataset_of(n) for n in names}}
-    torn = [name for name in names if name not in inside[dataset_of(name)]]
-    for name in torn:
-        dids.attach(task.sides.rucio, [Attachment(parent=dataset_of(name), names=(name,))])
+    """The blocks are in their containers: where two sites took the last copies at once, one tore them out.
+
+    Done before their rules end, so that a run that is cut before it is repeated by the next.
+    """
+    rucio = task.sides.rucio
+    known = contents.existing(rucio, names) if names else {}
+    there = [name for name in names if name in known and dataset_of(name) in known]
+    inside = {container: dids.children(rucio, container) for container in sorted({dataset_of(n) for n in there})}
+    for name in there:
+        if name not in inside[dataset_of(name)]:
+            dids.attach(rucio, [Attachment(parent=dataset_of(name), names=(name,))])
 
 
 # --- files that a whole block should not have ----------------------------------------------------------------------
@@ -326,7 +332,9 @@ def _drop(task: Task, names: list[str]) -> None:
     held = claims.claimed(rucio, task.rse, look.standing, found.locks, rows, ours=ours)
     listed = {name: Elsewhere(listed=frozenset(batch.files[name])) for name in names}
     verdicts = {name: _verdict(task, look, listed[name], held, name) for name in names}
-    _take(task, look, {name: verdict for name, verdict in verdicts.items() if isinstance(verdict, Sweep)})
+    sweeps = {name: verdict for name, verdict in verdicts.items() if isinstance(verdict, Sweep)}
+    _take(task, look, sweeps)
+    _mend(task, [name for name, sweep in sweeps.items() if sweep.lost])
     for name, verdict in verdicts.items():
         if isinstance(verdict, Last):
             batch.notes[name] = f"{name}: kept for {verdict.file}: {verdict.why}"

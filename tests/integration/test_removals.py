@@ -432,6 +432,7 @@ def settle(sides: TwoSides) -> None:
                 break
 
 
+@pytest.mark.timeout(1200)  # a site is built and cut for every write
 @pytest.mark.parametrize("judged", [False, True])
 def test_killed_at_any_write_the_next_batch_goes_on(sides: TwoSides, judged: bool) -> None:
     """A run that is cut before or after each of its writes, then one that is not: the same end as without the cut."""
