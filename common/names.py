@@ -20,7 +20,6 @@ _node = re.compile(NODE)
 _block = re.compile(BLOCK)
 _dataset = re.compile(DATASET)
 _lfn = re.compile(LFN)
-_pattern = re.compile(rf"^(/{PATTERN_PART}){{3}}$")
 _adler = re.compile(r"^[0-9a-fA-F]{1,8}\Z")
 
 
@@ -37,11 +36,6 @@ def is_dataset(name: str) -> bool:
 def is_block(name: str) -> bool:
     """True for `/Primary/Processed/TIER#suffix` that Rucio can hold too (at most 500 characters)."""
     return len(name) <= NAME_LENGTH and _block.fullmatch(name) is not None
-
-
-def is_pattern(text: str) -> bool:
-    """True for a dataset or a pattern of three parts with `*`, `?` or `%`; a lone `*` stands for all."""
-    return text == "*" or _pattern.fullmatch(text) is not None
 
 
 def is_lfn(name: str) -> bool:

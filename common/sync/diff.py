@@ -114,11 +114,6 @@ def _what_is_left(block: BlockAtNode) -> Surplus:
     return Surplus(Removal.INCOMPLETE, block.files, block.here)
 
 
-def without_replica(found: Difference) -> list[str]:
-    """The surplus of which PhEDEx lists nothing at the node: gone from there, or unknown altogether."""
-    return [name for part in (found.remove, found.pending) for name, one in part.items() if one.why is Removal.GONE]
-
-
 def set_unknown(found: Difference, known: Container[str]) -> None:
     """Give the reason *unknown* to the gone blocks that PhEDEx does not know anywhere any more."""
     for part in (found.remove, found.pending):
