@@ -123,6 +123,10 @@ class NotAuthenticated(RucioError):
     """Rucio does not accept the credentials: look at RUCIO_ACCOUNT, the auth type and rucio.cfg."""
 
 
+class BadRucioConfiguration(NotAuthenticated):
+    """Rucio's client cannot begin: rucio.cfg or a RUCIO_* variable is missing or wrong. The text names the file."""
+
+
 class BrokerError(PhedexRucioError):
     """The broker did not take or bring a message."""
 
@@ -132,6 +136,10 @@ class BrokerError(PhedexRucioError):
 
 class BrokerAway(BrokerError):
     """No connection to RabbitMQ: it is down, unreachable, or refuses this user or vhost."""
+
+
+class BrokerRefused(BrokerAway):
+    """RabbitMQ is there and does not let this user into this vhost: waiting does not help, the settings are wrong."""
 
 
 class BrokerBlocked(BrokerError):

@@ -13,8 +13,10 @@ PATTERN_PART = r"[A-Za-z0-9.\-_*?%]+"
 
 NODE_LENGTH = 20  # PhEDEx' schema
 NAME_LENGTH = 500  # Rucio's, with the policy package
+SYNC_ACCOUNT = "sync_"  # what the accounts that own our rules begin with
 ACCOUNT_LENGTH = 25  # Rucio's
 SCOPE = "cms"
+BUFFER, MSS = "_Buffer", "_MSS"  # the ends of the names of a tape's two nodes
 
 _node = re.compile(NODE)
 _block = re.compile(BLOCK)
@@ -41,6 +43,11 @@ def is_block(name: str) -> bool:
 def is_lfn(name: str) -> bool:
     """True for a file name that Rucio can hold: below `/store/`, at most 500 characters, no `..` part."""
     return _lfn.fullmatch(name) is not None and ".." not in name.split("/")
+
+
+def buffer_of(tape: str) -> str:
+    """The node of the disk in front of a tape: `X_Buffer` of `X_MSS`."""
+    return tape.removesuffix(MSS) + BUFFER
 
 
 def dataset_of(block: str) -> str:
@@ -71,7 +78,7 @@ def sync_account(rse: str) -> str:
     Never cut: two sites would share an account (an older tool did that and lost its own rules from sight).
     Raises ValueError.
     """
-    account = "sync_" + rse.lower()
+    account = SYNC_ACCOUNT + rse.lower()
     if len(account) > ACCOUNT_LENGTH:
         raise ValueError(
             f"account {account} for RSE {rse} has {len(account)} characters, Rucio takes {ACCOUNT_LENGTH}: "

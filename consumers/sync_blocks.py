@@ -9,15 +9,18 @@ from msgspec.structs import replace
 
 from common.errors import FileConflict, RucioConflict, RucioError, Verdict
 from common.messages.commands import Command, SyncBlocks
+from common.messages.meta import now
 from common.outcome import Outcome
 from common.rucio.errors import is_about_all
 from common.rucio.rses import Site, Switch, find_site
 from common.settings import model
+from common.settings.run import is_on
 from common.sync.catalogue import BlockAtNode
-from consumers.apply import removals
-from consumers.apply.additions import Sides, bring
+from common.sync.selection import selection
+from consumers.apply import removals, strangers, unruled
+from consumers.apply.additions import bring
 from consumers.apply.batch import Batch, Fate
-from consumers.apply.elsewhere import Sites
+from consumers.apply.sides import Sides, Sites
 from consumers.engine.result import Failed, Result, Stop
 from consumers.engine.world import World
 
@@ -36,8 +39,8 @@ def handle(command: SyncBlocks, world: World) -> Result:
     """
     asked = world.phedex.requests, world.rucio.requests
     policy = world.settings.site(command.node)
-    if not policy.run:
-        return Result(Outcome.SKIPPED, notes=[f"{command.node}: `run: False` in its settings"])
+    if not is_on(policy.run, now()):
+        return Result(Outcome.SKIPPED, notes=[f"{command.node}: `run` is off in its settings"])
     site = find_site(world.rucio, command.node, policy)
     if site is None:
         return Result(Outcome.SKIPPED, notes=[f"{command.node}: no RSE with cms_type=real and pnn={command.node}"])
@@ -46,7 +49,10 @@ def handle(command: SyncBlocks, world: World) -> Result:
             Outcome.SKIPPED, notes=[f"{command.node}: the switch at {site.rse} says frozen (or is unreadable)"]
         )
     batch = _batch(command, world, site, policy)
-    left = _work(batch, world) or _remove(command, batch, world, policy)
+    sides = Sides(world.phedex, world.rucio, Sites(world.rucio, world.settings))
+    left = _work(batch, world, sides) or _remove(command, batch, world, sides)
+    if not left and not batch.dry:
+        _rule_late(batch, sides)
     _raise_if_all_failed(batch)
     spent = {
         "phedex_requests": world.phedex.requests - asked[0],
@@ -56,21 +62,25 @@ def handle(command: SyncBlocks, world: World) -> Result:
 
 
 def _batch(command: SyncBlocks, world: World, site: Site, policy: model.Site) -> Batch:
-    node = policy.inventory_node or command.node
-    found = world.phedex.blocks_at(node, command.blocks)
+    node = site.listed_at
+    chosen = selection("*", [policy.select], [policy.ignore])
+    wanted = sorted(filter(chosen, set(command.blocks)))
+    found = world.phedex.blocks_at(node, wanted) if wanted else {}
     batch = Batch(
         node=node,
         site=site,
-        blocks={name: found[name] for name in sorted(set(command.blocks)) if name in found and found[name].complete},
+        blocks={name: found[name] for name in wanted if name in found and found[name].complete},
         partial={name: block for name, block in found.items() if not block.complete},
         deep=command.deep,
         dry=command.dry or policy.dry,
     )
     # The permission of a deep look is for files that PhEDEx lists no more: no guard has passed its blocks for removal.
     is_for_blocks = not command.deep and _is_permitted(command, site, policy)
-    may_remove = removals.candidates(batch, policy, command.blocks) if is_for_blocks else []
-    for name in set(command.blocks) - batch.blocks.keys() - set(may_remove):
+    may_remove = removals.candidates(batch, policy, wanted) if is_for_blocks else []
+    for name in set(wanted) - batch.blocks.keys() - set(may_remove):
         batch.end(name, Fate.NOT_AT_NODE)
+    for name in set(command.blocks).difference(wanted):
+        batch.end(name, Fate.LEFT_OUT)  # by settings that may be newer than the plan
     for name, block in batch.blocks.items():
         if not block.files:
             batch.end(name, Fate.EMPTY, f"{name}: closed and without files: nothing to sync")
@@ -83,7 +93,7 @@ def _is_permitted(command: SyncBlocks, site: Site, policy: model.Site) -> bool:
     return removals.is_permitted(command.removable_until) and not forbidden
 
 
-def _remove(command: SyncBlocks, batch: Batch, world: World, policy: model.Site) -> list[str]:
+def _remove(command: SyncBlocks, batch: Batch, world: World, sides: Sides) -> list[str]:
     """The removals are done, or left over where a stop came before them."""
     names = batch.open(sorted(set(command.blocks)))
     if not names and not batch.strangers:
@@ -94,14 +104,21 @@ def _remove(command: SyncBlocks, batch: Batch, world: World, policy: model.Site)
         if not batch.fates:
             raise
         return names
-    sites = Sites(world.rucio, world.settings)
-    sides = Sides(world.phedex, world.rucio)
-    task = removals.Task(sides, world.settings, policy, batch, command.removable_until, command.meta, sites)
+    policy = world.settings.site(command.node)
+    task = removals.Task(sides, policy, batch, command)
     if names:
         _divided(partial(_removed, task), sides, batch, names)
     if batch.strangers and batch.deep and not batch.dry and _is_permitted(command, batch.site, policy):
-        removals.drop_strangers(task)
+        _again(batch, sides, strangers.drop(task))
     return []
+
+
+def _again(batch: Batch, sides: Sides, names: list[str]) -> None:
+    """Blocks whose strangers are gone have their rule now: without one nothing would lead to their replicas."""
+    freed = [name for name in names if batch.fates[name] is Fate.WITHHELD]
+    for name in freed:
+        del batch.fates[name]
+    _divided(partial(_settled, sides, batch), sides, batch, freed)
 
 
 def _removed(task: removals.Task, names: list[str]) -> None:
@@ -114,7 +131,17 @@ def _removed(task: removals.Task, names: list[str]) -> None:
     return None
 
 
-def _work(batch: Batch, world: World) -> list[str]:
+def _rule_late(batch: Batch, sides: Sides) -> None:
+    """Blocks that are not at the node, and are there for Rucio without a rule, have one."""
+    names = batch.named(Fate.NOT_AT_NODE)
+    for name in names:
+        del batch.fates[name]
+    _divided(partial(unruled.give_rules, sides.rucio, batch), sides, batch, names)
+    for name in batch.open(names):
+        batch.end(name, Fate.NOT_AT_NODE)
+
+
+def _work(batch: Batch, world: World, sides: Sides) -> list[str]:
     """All chunks done but for those that a stop left over: these are returned; Stop itself where nothing was done."""
     names = batch.open(list(batch.blocks))
     for number, chunk in enumerate(_chunks(names, batch.blocks)):
@@ -124,7 +151,6 @@ def _work(batch: Batch, world: World) -> list[str]:
             if number == 0:
                 raise
             return batch.open(names)
-        sides = Sides(world.phedex, world.rucio)
         _divided(partial(_settled, sides, batch), sides, batch, chunk)
     return []
 
@@ -192,16 +218,10 @@ def _raise_if_all_failed(batch: Batch) -> None:
 
 
 def _result(command: SyncBlocks, batch: Batch, left: list[str], spent: dict[str, int]) -> Result:
-    names = {
-        "added": batch.named(Fate.ADDED),
-        "marked": batch.named(Fate.MARKED),
-        "swept": batch.named(Fate.SWEPT),
-        "held": batch.named(Fate.WITHHELD, Fate.KEPT_LAST_COPY),
-    }
     return Result(
         _outcome(batch),
         counts=batch.counts() | spent,
-        names={key: value for key, value in names.items() if value},
+        names=batch.told(),
         notes=_notes(batch),
         follow=list(_follow(command, batch, left)),
     )

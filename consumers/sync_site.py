@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 from msgspec.structs import replace
 
 from common.errors import NotOurs
 from common.messages.commands import Command, SyncBlocks, SyncSite
-from common.messages.meta import Meta, now
+from common.messages.meta import Meta
 from common.outcome import Outcome
 from common.settings.model import Site as Policy
-from common.sync.plan import Plan, batches
+from common.sync.plan import PERMISSION, Plan, batches
 from common.sync.render import verdict
 from consumers.engine.result import Result
 from consumers.engine.world import World
 from consumers.planning.guarding import report_of
 from consumers.planning.observe import Observed, limits_of, observe
 
-PERMISSION = timedelta(hours=1)  # so long after its plan a batch may still remove; after that it only adds
 HELD_NAMES = 100
 
 
@@ -32,13 +30,14 @@ def handle(command: SyncSite, world: World) -> Result:
     plan = observed.plan
     policy = world.settings.site(command.node)
     dry = command.dry or policy.dry
-    held = list(plan.ruling.held)[:HELD_NAMES] if plan.ruling else []
+    held = sorted({*plan.ruling.held, *plan.ruling.kept})[:HELD_NAMES] if plan.ruling else []
     return Result(
         _outcome(plan),
         counts=_counts(command, plan),
         names={"held": held} if held else {},
         notes=_notes(command, plan, dry),
         guard=report_of(command, plan),
+        as_of=plan.as_of,
         follow=() if dry else _children(command, observed, policy),
     )
 
@@ -51,32 +50,29 @@ def plan_of(command: SyncSite, world: World) -> Plan:
 def _children(command: SyncSite, observed: Observed, policy: Policy) -> Iterator[Command]:
     """The batches in order of name, those that may remove after those that add; then the next page.
 
-    The page goes to the end of the queue, so that sites take turns. It only adds: the root removes for all of it.
-    A deep look may also take files away that PhEDEx lists no more, where the plan may remove at all.
+    The page goes to the end of the queue, so that sites take turns. No block leaves by it: the root removes for all.
+    A deep look may also take files away that PhEDEx lists no more, where the root and the page itself may.
     """
     plan, found, limits = observed.plan, observed.found, limits_of(policy)
-    until = now() + PERMISSION
-    thorough = until if command.deep and _may_remove(plan) else None
+    until = observed.at + PERMISSION
+    thorough = until if observed.may_drop else None
     for names in batches(plan.work, observed.reading.blocks, limits):
         yield SyncBlocks(
             node=command.node, blocks=names, removable_until=thorough, deep=command.deep, adds_only=command.adds_only
         )
-    for names in batches(sorted([*plan.mark, *plan.sweep]), found.pending | found.remove, limits):
-        yield SyncBlocks(node=command.node, blocks=names, removable_until=until)
+    approved = plan.ruling.checksum if plan.ruling and plan.ruling.approved else ""
+    for names in batches(sorted({*plan.mark, *plan.sweep, *plan.approve}), found.pending | found.remove, limits):
+        version = 2 if approved else 1
+        yield SyncBlocks(v=version, node=command.node, blocks=names, removable_until=until, approved=approved)
     if plan.after:
-        yield replace(command, after=plan.after, adds_only=True, approve="", meta=Meta())
-
-
-def _may_remove(plan: Plan) -> bool:
-    """True where nothing forbids removals and the reading itself is not in question."""
-    return not plan.removals and not plan.doubts and (plan.ruling is None or plan.ruling.sweep)
+        yield replace(command, after=plan.after, adds_only=not observed.may_drop, approve="", meta=Meta())
 
 
 def _outcome(plan: Plan) -> Outcome:
     """Held beats changed. Removals that were not to happen (adds only, a canary) are only shown."""
-    if plan.doubts or (plan.ruling and (plan.ruling.held or plan.unswept)):
+    if plan.doubts or (plan.ruling and (plan.ruling.held or plan.ruling.kept or plan.unswept)):
         return Outcome.HELD
-    return Outcome.CHANGED if plan.work or plan.mark or plan.sweep else Outcome.IN_SYNC
+    return Outcome.CHANGED if plan.work or plan.mark or plan.sweep or plan.approve else Outcome.IN_SYNC
 
 
 def _counts(command: SyncSite, plan: Plan) -> dict[str, int]:
@@ -92,7 +88,7 @@ def _counts(command: SyncSite, plan: Plan) -> dict[str, int]:
             "same": plan.same,
             "to_remove": len(plan.remove),
             "to_mark": len(plan.mark),
-            "held": len(plan.ruling.held) if plan.ruling else 0,
+            "held": len(plan.ruling.held) + len(plan.ruling.kept) if plan.ruling else 0,
             "to_sweep": len(plan.sweep),
             "pending": len(plan.pending) - len(plan.sweep),
             "empty": len(plan.empty),
@@ -111,6 +107,6 @@ def _notes(command: SyncSite, plan: Plan, dry: bool) -> list[str]:
     if plan.remove and plan.ruling is None and not command.after:
         notes.append(f"left alone: {len(plan.remove)} blocks that Rucio has and PhEDEx has not: {plan.removals}")
     if plan.ruling is not None and plan.ruling.approved:
-        notes.append(f"{len(plan.mark)} removals were approved: {command.reason}")
-    held = plan.ruling is not None and (plan.ruling.held or plan.unswept)
+        notes.append(f"{len(plan.mark) + len(plan.approve)} removals were approved: {command.reason}")
+    held = plan.ruling is not None and (plan.ruling.held or plan.ruling.kept or plan.unswept)
     return notes + (verdict(plan.ruling) if plan.ruling and held else [])

@@ -22,11 +22,17 @@ def command() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=7001, show_default=True, help="0 takes a free one; the URL is printed.")
 @click.option("--faults", type=_NEW, help="Test aid: a JSON file of ways to misbehave, read at every request.")
-def serve(snapshot: Path, host: str, port: int, faults: Path | None) -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Serve /metrics, /healthz and /readyz here, on the same host; 0: nowhere.",
+)
+def serve(snapshot: Path, host: str, port: int, faults: Path | None, metrics_port: int) -> None:
     """Answer PhEDEx' read calls from SNAPSHOT, which may change meanwhile."""
     from datasvc.serve import serve as run  # noqa: PLC0415 -- needs the extra `datasvc`, which a worker has not
 
-    run(snapshot, host, port, faults)
+    run(snapshot, host, port, faults, metrics_port)
 
 
 @command.command("import")
@@ -39,6 +45,28 @@ def import_(output: Path, tables: Path | None, tfc: Path | None) -> None:
 
     counts = msgspec.to_builtins(load(output, tables, tfc))
     click.echo(f"{output}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+@command.command("capture")
+@click.argument("url")
+@click.option("--output", type=_NEW, required=True, help="The snapshot; OUTPUT.part until all of it is there.")
+@click.option("--instance", default="prod", show_default=True)
+@click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds for one reply.")
+def capture(url: str, output: Path, instance: str, timeout: float) -> None:
+    """Save the live data service at URL (up to and with /datasvc) into a snapshot.
+
+    Interrupted or refused at any point, the same command goes on where it ended.
+    """
+    from common.phedex.client import Phedex  # noqa: PLC0415
+    from common.settings.load import load  # noqa: PLC0415
+    from datasvc.capture import capture as steps  # noqa: PLC0415
+    from phedex_rucio.progress import Steps  # noqa: PLC0415
+
+    main = load(None, flags={"main.phedex_url": url, "main.phedex_instance": instance, "main.phedex_timeout": timeout})
+    with Phedex(main.settings.main) as phedex, Steps() as bar:
+        for step in steps(phedex, instance, url, output):
+            bar.show(step.what, step.done, step.of)
+    click.echo(f"{output}: captured from {url}")
 
 
 @command.command("generate")

@@ -94,7 +94,10 @@ def list_(filters: Filters, limit: int, as_json: bool, loaded: Loaded) -> int:
     if rows:
         _table(rows)
     for kind, total in tally.totals.items():
-        output.say(f"{kind}: {total:,} dead, {matched[kind]:,} match")
+        if total:
+            output.say(f"{kind}: {total:,} dead, {matched[kind]:,} match")
+    if not any(tally.totals.values()):
+        output.say("There are no dead letters.")
     if len(rows) < tally.matched:
         output.note(f"The first {len(rows):,} of {tally.matched:,} are shown; --limit 0 shows all.")
     return Exit.DONE

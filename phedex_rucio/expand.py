@@ -12,7 +12,7 @@ from common.messages.codec import checked
 from common.messages.commands import SyncDataset
 from common.rucio.rses import find_site
 from common.settings.model import Settings
-from common.sync.selection import compiled
+from common.sync.selection import whole
 from common.sync.words import count
 from phedex_rucio import output, wiring
 
@@ -23,7 +23,7 @@ def narrowed(commands: Sequence[SyncDataset], node: str, settings: Settings) -> 
     Without an expression nothing depends on what is shown: where PhEDEx does not answer, that is said and the
     commands go out all the same. Raises InvalidMessage, and UsageError where no node matches.
     """
-    wanted = compiled(f"^(?:{node})$", "--node") if node else lambda _: True
+    wanted = whole(node, "--node") if node else lambda _: True
     doors = wiring.Doors(settings)
     result = []
     for command in commands:

@@ -23,7 +23,7 @@ from common.sync.selection import Predicate
 from consumers.engine.incoming import identified, unreadable
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_AGO = re.compile(r"-(\d{1,6})([smhdw])\Z")
+_AGO = re.compile(r"-?(\d{1,6})([smhdw])\Z")
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,7 +241,7 @@ def _is_command(plain: Mapping[str, Any] | None) -> bool:
 
 
 def since(text: str, at: datetime) -> datetime:
-    """`-2h` (s, m, h, d, w before `at`) or a date or time of ISO 8601, UTC unless it says so; raises UsageError."""
+    """`2h` (s, m, h, d, w before `at`; a dash is allowed) or a date or time of ISO 8601 (UTC by itself)."""
     try:
         if match := _AGO.match(text):
             return at - timedelta(**{UNITS[match[2]]: int(match[1])})

@@ -16,10 +16,9 @@ from msgspec.structs import replace
 from common import cycles
 from common.errors import PhedexRucioError, System, Verdict
 from common.messages.commands import Command, kind_of, with_meta
-from common.messages.events import Closed
-from common.messages.meta import Failure, child_id, new_run, now
-from common.outcome import Outcome
-from consumers.engine.result import Failed, Result
+from common.messages.meta import child_id, new_run, now
+from consumers.engine.outgoing import Execution, closed, closed_dead
+from consumers.engine.result import Failed
 from consumers.engine.settle import Dead, settle
 from consumers.engine.world import World
 from phedex_rucio.wiring import Engine
@@ -70,7 +69,9 @@ def _execute(local: Local, command: Command, world: World) -> None:
     for child, each in children:
         if isinstance(each, Failed):
             _settle(local, child, each.error)
-    _close(local, command, result, run=run_name, children=len(children), seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started
+    cycles.apply(local.state, closed(Execution(command, run_name), result, len(children), "", seconds))
+    result.done()
 
 
 def _child(parent: Command, run_name: str, number: int, follow: Command | Failed) -> Command:
@@ -89,7 +90,7 @@ def _settle(local: Local, command: Command, error: PhedexRucioError) -> None:
     settled = settle(error, command.meta, TRIES, TRIES, now(), away=False)
     again = with_meta(command, settled.meta)
     if isinstance(settled, Dead):
-        _close(local, again, Result(Outcome.DEAD), run=new_run(), error=settled.meta.errors[-1])
+        cycles.apply(local.state, closed_dead(again.meta, kind_of(again), again.key, "", 0.0))
     else:
         local.later.append(again)
 
@@ -102,33 +103,3 @@ def _raise_if_away(probes: Mapping[System, Callable[[], None]], error: PhedexRuc
     except PhedexRucioError as answer:
         if answer.verdict is Verdict.ASK:
             raise
-
-
-def _close(
-    local: Local,
-    command: Command,
-    result: Result,
-    *,
-    run: str,
-    children: int = 0,
-    seconds: float = 0.0,
-    error: Failure | None = None,
-) -> None:
-    closed = Closed(
-        id=command.meta.id,
-        cycle=command.meta.cycle,
-        command=kind_of(command),
-        key=command.key,
-        run=run,
-        children=children,
-        outcome=result.outcome,
-        counts=result.counts,
-        names=result.names,
-        notes=result.notes,
-        guard=result.guard,
-        attempt=command.meta.attempt,
-        seconds=seconds,
-        at=now(),
-        error=error,
-    )
-    cycles.apply(local.state, closed)

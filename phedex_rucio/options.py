@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
+from common.errors import UsageError
 from common.settings.load import load
 from common.telemetry import logs
 
 R = TypeVar("R")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+def pairs(option: str, texts: Iterable[str], form: str = "KEY=VALUE") -> list[tuple[str, str]]:
+    """`["a=1", "b=x=y"]` → `[("a", "1"), ("b", "x=y")]`; raises UsageError that names the option."""
+    found = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{option} {text}: not {form}")
+        found.append((key, value))
+    return found
+
+
+def typed(option: str, text: str, kind: Any) -> Any:
+    """What an option says as JSON, of that type; raises UsageError that names the option and the place."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def with_settings(wrapped: Callable[..., R]) -> Callable[..., R]:
@@ -30,6 +51,9 @@ def with_settings(wrapped: Callable[..., R]) -> Callable[..., R]:
     @functools.wraps(wrapped)
     def command(*, config: Path | None, account: str | None, debug: bool, **others: Any) -> R:
         logs.setup("DEBUG" if debug else "")
-        return wrapped(loaded=load(config, flags={"main.rucio_account": account}), **others)
+        loaded = load(config, flags={"main.rucio_account": account})
+        if loaded.settings.main.log_format != "text":
+            logs.setup("DEBUG" if debug else "", form=loaded.settings.main.log_format)
+        return wrapped(loaded=loaded, **others)
 
     return command

@@ -11,7 +11,17 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from common.errors import InvalidMessage, NotAuthenticated, PhedexRucioError, Unroutable, UsageError, Verdict
+from common.errors import (
+    BadRucioConfiguration,
+    BrokerRefused,
+    InvalidMessage,
+    NotAuthenticated,
+    PhedexRucioError,
+    UnknownNode,
+    Unroutable,
+    UsageError,
+    Verdict,
+)
 from common.outcome import Exit
 from common.telemetry.redact import redact
 
@@ -39,7 +49,7 @@ def show_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     if sys.stdout.isatty():
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name, *column in zip(header, *cells, strict=True):
-            table.add_column(name, justify="right" if _are_numbers(column) else "left")
+            table.add_column(name, justify="right" if _are_numbers(column) else "left", overflow="fold")
         for row in cells:
             table.add_row(*row)
         Console(markup=False, highlight=False).print(table)
@@ -76,9 +86,9 @@ def error_line(error: BaseException) -> str:
 
 def exit_code_of(error: PhedexRucioError) -> int:
     """The exit code of an error that ended the command; where a system is in doubt, 5: try again later."""
-    if isinstance(error, UsageError | InvalidMessage):
+    if isinstance(error, UsageError | UnknownNode | InvalidMessage | BadRucioConfiguration):
         return Exit.USAGE
-    if isinstance(error, NotAuthenticated):
+    if isinstance(error, NotAuthenticated | BrokerRefused):
         return Exit.AUTHENTICATION
     if error.verdict is Verdict.ASK and not isinstance(error, Unroutable):
         return Exit.AWAY

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from common.cycles import Cycles
@@ -60,6 +60,38 @@ class Bar:
         if text not in self._said:
             self._said.add(text)
             self._bar.console.print(text)
+
+
+class Steps:
+    """Shows on stderr how much is done of one thing after another; nothing where that is no terminal but each end."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True, highlight=False, markup=False),
+            disable=not sys.stderr.isatty(),
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, what: str, done: int, of: int) -> None:
+        """So many of them are done."""
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=of)
+        self._bar.update(self._tasks[what], completed=done, total=of)
+        if self._bar.disable and done == of:
+            self._bar.console.print(f"{what}: {of:,}")
 
 
 def words(now: summary.Progress) -> str:

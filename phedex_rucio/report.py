@@ -1,4 +1,4 @@
-"""How is the end of a sync shown? A table of what was done, then what failed and what should be known."""
+"""How is the end of a sync shown? A table of what was done; what failed, on stderr; what should be known."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from common.cycles import Cycle, Cycles
 from common.outcome import Outcome
 from common.sync.render import in_sync
+from common.sync.words import count
 from phedex_rucio import output, summary
 
 # Columns in this order where any site has the count; other counts follow by name.
 COLUMNS = {
+    "created": "CREATED",
+    "changed": "CHANGED",
+    "disabled": "DISABLED",
     "added": "ADDED",
     "updated": "UPDATED",
     "marked": "MARKED",
@@ -23,6 +27,7 @@ COLUMNS = {
     "withheld": "WITHHELD",
     "failed": "FAILED",
 }
+CHANGES_SHOWN = 40
 _NOT_SHOWN = {*summary.TO_DO, "nodes", "phedex_requests", "rucio_requests"}
 
 
@@ -36,6 +41,7 @@ def show(state: Cycles, roots: Sequence[str], as_json: bool) -> int:
         _each_in_sync(rows)
     elif rows:
         _table(rows)
+    _changes(rows)
     _details(rows)
     return summary.exit_of(state, roots)
 
@@ -46,7 +52,10 @@ def _nothing_done(row: summary.Row) -> bool:
 
 def _each_in_sync(rows: Sequence[summary.Row]) -> None:
     for row in rows:
-        output.say(in_sync(row.counts.get("same", 0) + row.counts.get("in_sync", 0), row.about))
+        if any(kind.startswith("sync.") for kind in row.kinds):
+            output.say(in_sync(row.counts.get("same", 0) + row.counts.get("in_sync", 0), row.about))
+        else:
+            output.say(f"Nothing to change: {row.about}, {' and '.join(sorted(row.kinds))}")
 
 
 def _table(rows: Sequence[summary.Row]) -> None:
@@ -61,11 +70,23 @@ def _columns(rows: Sequence[summary.Row]) -> list[str]:
     return [name for name in COLUMNS if name in found] + others
 
 
+def _changes(rows: Sequence[summary.Row]) -> None:
+    """What was written at the sites that were set up, or would be: each difference on a line."""
+    found = [(key, change) for row in rows for key, change in row.changes]
+    if not found:
+        return
+    output.say()
+    cells = [(key, change.what, change.name, change.was or "-", change.wants or "-") for key, change in found]
+    output.show_table(["OF", "WHAT", "NAME", "WAS", "BECOMES"], cells[:CHANGES_SHOWN])
+    if len(found) > CHANGES_SHOWN:
+        output.say(f"… {count(len(found) - CHANGES_SHOWN, 'more change')} (--json lists all)")
+
+
 def _details(rows: Sequence[summary.Row]) -> None:
     for row in rows:
         for error in row.errors[: summary.NOTES]:
-            output.say(f"failed: {error}")
+            output.note(f"failed: {error}")
         if len(row.errors) > summary.NOTES:
-            output.say(f"failed: {len(row.errors) - summary.NOTES:,} more at {row.about} (--json lists all)")
+            output.note(f"failed: {len(row.errors) - summary.NOTES:,} more at {row.about} (--json lists all)")
         for note in row.notes[: summary.NOTES]:
-            output.say(f"{row.about}: {note}")
+            output.say(note if note.startswith(row.about) else f"{row.about}: {note}")

@@ -13,7 +13,7 @@ from common.messages.codec import as_dict, build
 from common.messages.commands import KINDS, Command, SyncBlocks
 from common.settings.load import Loaded
 from phedex_rucio import broker, output
-from phedex_rucio.options import as_json, with_settings
+from phedex_rucio.options import as_json, pairs, with_settings
 from phedex_rucio.roots import rooted
 
 
@@ -50,10 +50,7 @@ def harmless(command: Command) -> Command:
 def parse_fields(texts: Iterable[str]) -> dict[str, Any]:
     """`["limit=5", "meta.lane=now"]` → `{"limit": 5, "meta": {"lane": "now"}}`; raises UsageError."""
     fields: dict[str, Any] = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not equals or not path:
-            raise UsageError(f"--field {text}: not NAME=VALUE")
+    for path, value in pairs("--field", texts, "NAME=VALUE"):
         _put(fields, path, _value(value))
     return fields
 

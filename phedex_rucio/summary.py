@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from common.cycles import Cycle, Cycles
-from common.messages.events import Closed, GuardReport
+from common.messages.events import Change, Closed, GuardReport
 from common.outcome import Exit, Outcome, exit_code, worst
 from consumers.apply.batch import Fate
 
@@ -17,13 +17,15 @@ TO_DO = ("to_add", "to_update", "to_mark", "to_sweep")  # what a plan sends out,
 
 
 class Row(Struct, kw_only=True):
-    """What became of one site (or of the dataset that was asked for): outcome, counts, errors, notes, the guard."""
+    """What became of one site (or of the dataset that was asked for). `changes`: each with the key of its command."""
 
     about: str
+    kinds: set[str] = field(default_factory=set)
     outcome: Outcome = Outcome.IN_SYNC
     counts: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    changes: list[tuple[str, Change]] = field(default_factory=list)
     guard: list[GuardReport] = field(default_factory=list)
 
 
@@ -51,10 +53,12 @@ def rows(cycles: Iterable[Cycle]) -> list[Row]:
 def _row(about: str, parts: Iterable[Closed]) -> Row:
     row = Row(about=about)
     for closed in sorted(parts, key=lambda part: part.at):
+        row.kinds.add(closed.command)
         row.outcome = worst((row.outcome, closed.outcome))
         for name, number in closed.counts.items():
             row.counts[name] = row.counts.get(name, 0) + number
         row.notes += [note for note in closed.notes if note not in row.notes]
+        row.changes += [(closed.key, change) for change in closed.changes]
         row.guard += [closed.guard] if closed.guard else []
         if closed.error is not None:
             row.errors.append(f"{closed.key}: {closed.error.class_}: {closed.error.message}")

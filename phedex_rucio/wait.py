@@ -50,7 +50,7 @@ def _start(names: Sequence[str]) -> datetime | Literal["first"]:
 def begin_of(cycle: str) -> datetime | None:
     """A time before the first event of a cycle, which its name tells; None for a name that tells no time."""
     try:
-        sent = datetime.strptime(cycle.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        sent = datetime.strptime(cycle.rpartition("@")[2].partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     except ValueError:
         return None
     return sent - CLOCKS

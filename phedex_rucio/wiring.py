@@ -29,9 +29,9 @@ class Engine:
     probes: Mapping[System, Callable[[], None]]
 
 
-def engine(settings: Settings) -> Engine:
-    """The engine of some settings; connects to nothing yet."""
-    doors = Doors(settings)
+def engine(settings: Settings, current: Callable[[], Settings] | None = None) -> Engine:
+    """The engine of some settings; connects to nothing yet. `current`: those in force when an execution begins."""
+    doors = Doors(settings, current)
     return Engine(settings, handlers(), doors.world, doors.probes())
 
 
@@ -51,8 +51,9 @@ class Doors(threading.local):
     Neither client is safe to share, so connections = threads, which is also the limit on the load they make.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, current: Callable[[], Settings] | None = None) -> None:
         self.settings = settings
+        self._current = current or (lambda: settings)
         self._phedex: Phedex | None = None
         self._rucio: Rucio | None = None
 
@@ -82,4 +83,4 @@ class Doors(threading.local):
 
     def world(self, checkpoint: Callable[[], None]) -> World:
         """The world of one execution on this thread."""
-        return World(self.phedex, self.rucio, self.settings, checkpoint)
+        return World(self.phedex, self.rucio, self._current(), checkpoint)

@@ -17,7 +17,9 @@ _COMPLETE = """SELECT n.name, b.name FROM replica r JOIN node n ON n.id = r.node
 
 
 class Source:
-    """Blocks come, go, move, grow, shrink, lose files, get them back, and are forgotten."""
+    """In a snapshot with these nodes and the group DataOps: blocks come, go, move, grow, shrink, lose files, get them
+    back, and are forgotten.
+    """
 
     def __init__(self, snapshot: Snapshot, nodes: Sequence[str], rng: random.Random) -> None:
         self.changes = 0
@@ -25,9 +27,6 @@ class Source:
         self._snapshot, self._nodes, self._rng = snapshot, nodes, rng
         self._known: set[str] = set()
         self._spans: dict[At, list[Span]] = {}
-        snapshot.add_group("DataOps")
-        for node in nodes:
-            snapshot.add_node(node)
 
     def change(self) -> None:
         """One thing is different now."""
@@ -35,6 +34,13 @@ class Source:
         steps += [self._incomplete, self._complete, self._forget]
         self._rng.choice(steps)()
         self.changes += 1
+        self._note(datetime.now(UTC))
+
+    def rest(self) -> None:
+        """Whatever is at a node is whole there: what is whole nowhere keeps its last copies, and has no end."""
+        for block in sorted(self._known):
+            for node in self._snapshot.nodes_of(block):
+                self._all_files(block, node)
         self._note(datetime.now(UTC))
 
     def wrong(self, closed: Closed) -> list[str]:
@@ -65,7 +71,7 @@ class Source:
 
     def _new(self) -> None:
         number = len(self.blocks)
-        block = f"/Primary{number % 7}/Run2018A-v1/AOD#{number}"
+        block = f"/{'PQR'[number % 3]}rimary{number % 7}/Run2018A-v1/AOD#{number}"
         files = [
             (f"/store/data/{number}/{i}.root", 1000 + i, f"adler32:{i + 1:x}") for i in range(self._rng.randint(1, 12))
         ]

@@ -1,4 +1,4 @@
-"""The demo: recorded PhEDEx sites are synced into an empty Rucio, through the broker, by two workers."""
+"""The demo: an empty Rucio is set up for recorded PhEDEx sites and filled, by the program's own commands alone."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from common.names import sync_account
 from datasvc import recording
 from datasvc.serve import running
 from tests import checker
 from tests.stack import together
 from tests.stack.rucio_server import RucioServer
-from tests.stack.world import make_site, sync_account
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-m", "phedex_rucio.main"]
 DAEMONS = ("judge-evaluator", "judge-cleaner", "abacus-rse", "abacus-account", "abacus-collection-replica")
 
-# node → its RSE, Rucio's type, and the node whose inventory counts
+# What the judge goes by: node → its RSE, and the node whose inventory counts. A tape's RSE stands for the buffer.
 SITES = {
-    "T1_US_FNAL_Buffer": ("T1_US_FNAL_Tape", "TAPE", "T1_US_FNAL_MSS"),
-    "T1_IT_CNAF_Buffer": ("T1_IT_CNAF_Tape", "TAPE", "T1_IT_CNAF_MSS"),
-    "T2_CH_CERN": ("T2_CH_CERN", "DISK", "T2_CH_CERN"),
-    "T2_DE_DESY": ("T2_DE_DESY", "DISK", "T2_DE_DESY"),
+    "T1_US_FNAL_Buffer": ("T1_US_FNAL_Tape", "T1_US_FNAL_MSS"),
+    "T1_IT_CNAF_Buffer": ("T1_IT_CNAF_Tape", "T1_IT_CNAF_MSS"),
+    "T2_CH_CERN": ("T2_CH_CERN", "T2_CH_CERN"),
+    "T2_DE_DESY": ("T2_DE_DESY", "T2_DE_DESY"),
 }
 WORKERS = 2
 
@@ -50,23 +50,13 @@ def _demo(stack: ExitStack, folder: Path) -> int:
     counts = recording.load(folder / "phedex.sqlite")
     url = stack.enter_context(running(folder / "phedex.sqlite"))
     print(f"PhEDEx of 2016: {counts.replicas} block replicas of {counts.blocks} blocks at {url}")
-    prepare(servers.rucio)
+    for name in DAEMONS:
+        servers.rucio.start_daemon(name)
     env = os.environ | servers.rucio.client_environment()
     env |= {"AMQP_URL": servers.amqp_url, "PHEDEX_URL": url, "PHEDEX_RUCIO_CONFIG": str(ROOT / "scripts/demo.yaml")}
     stack.enter_context(workers(env, folder))
     code = use(env)
     return code or judge(servers.rucio, url)
-
-
-def prepare(rucio: RucioServer) -> None:
-    """Rucio has the sites' RSEs and accounts, and its daemons run."""
-    client = rucio.client()
-    for node, (rse, kind, _) in SITES.items():
-        make_site(client, node, rse, kind)
-    rucio.close_clients()
-    for name in DAEMONS:
-        rucio.start_daemon(name)
-    print(f"Rucio: RSEs {', '.join(rse for rse, *_ in SITES.values())}, nothing in them")
 
 
 @contextmanager
@@ -90,6 +80,7 @@ def use(env: dict[str, str]) -> int:
     """The commands a person would type, with what they print; the first exit code that is not as it should be."""
     nodes = list(SITES)
     steps: list[tuple[Sequence[str], int]] = [
+        (["setup", *nodes, "--phedex-links", "--no-sync"], 0),
         (["plan", "T2_CH_CERN"], 3),
         (["sync", "site", "T2_CH_CERN", "--limit", "5", "--reason", "a canary", "--wait"], 0),
         (["sync", "site", *nodes, "--wait"], 0),
@@ -111,7 +102,7 @@ def judge(rucio: RucioServer, phedex_url: str) -> int:
     tables = checker.read_tables(rucio.sql)
     sites = {
         node: checker.expected(phedex_url, inventory, rse, sync_account(rse))
-        for node, (rse, _, inventory) in SITES.items()
+        for node, (rse, inventory) in SITES.items()
     }
     found = checker.differences(tables, sites)
     for node, site in sites.items():

@@ -58,8 +58,18 @@ make_environment() {
     [ -x "$python" ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$stamp" ] && return
     echo "making .venv"
     [ -x "$python" ] || "$base" -m venv .venv
-    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' </dev/null
+    install_python_packages -c constraints.txt -e '.[dev]'
     echo "$stamp" >.venv/stamp
+}
+
+# uv (by the makers of ruff) needs three seconds where pip needs half a minute, and the Rucio server is installed with it
+# too. It does not read pip's settings: where it cannot be had or does not reach an index, pip installs.
+install_python_packages() {
+    local pip=("$python" -m pip --quiet --disable-pip-version-check install)
+    if "${pip[@]}" -c constraints.txt uv >/dev/null 2>&1 </dev/null; then
+        UV_HTTP_TIMEOUT=20 "$python" -m uv pip install --quiet --python "$python" "$@" >/dev/null 2>&1 </dev/null && return
+    fi
+    "${pip[@]}" "$@" </dev/null
 }
 
 prepare() {
@@ -75,4 +85,20 @@ prepare_newer_broker() {
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v mmdebstrap >/dev/null; then
         (install_packages mmdebstrap) || true
     fi
+}
+
+# Tries the alert rules. Debian's package, unpacked and not installed: its service is nobody's business here.
+prepare_promtool() {
+    command -v promtool >/dev/null && return
+    [ -x .cache/prometheus/usr/bin/promtool ] && return
+    command -v apt-get >/dev/null || { echo "no promtool and no apt-get: the alert rules' own tests are left out"; return; }
+    local folder
+    folder=$(mktemp -d)
+    if (cd "$folder" && { apt-get -qq download prometheus || { apt-get -qq update && apt-get -qq download prometheus; }; }) \
+        >/dev/null 2>&1; then
+        mkdir -p .cache && dpkg-deb -x "$folder"/prometheus_*.deb .cache/prometheus
+    else
+        echo "no promtool to be had: the alert rules' own tests are left out"
+    fi
+    rm -rf "$folder"
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any
 
 import msgspec
 from rucio.client import Client
-from rucio.common import config
 
 from common.messages.commands import SyncBlocks
 from common.phedex.client import Phedex
@@ -23,7 +21,7 @@ from consumers.engine.world import World
 from datasvc.build import Snapshot
 from datasvc.serve import running
 from tests.stack.rucio_server import RucioServer
-from tests.stack.world import make_site
+from tests.stack.world import client_environment, make_site
 
 NODE = "T2_IT_Pisa"
 OTHER = "T2_CH_CERN"
@@ -105,24 +103,10 @@ def two_sides(rucio: RucioServer, folder: Path, *, url: str | None = None, **mai
     """A PhEDEx with two nodes and no blocks, a Rucio with an RSE for each. `url`: Rucio by way of a proxy."""
     root = rucio.client()
     for node in (NODE, OTHER):
-        make_site(root, node)
+        make_site(rucio, node)
     with client_environment(rucio, url), Snapshot(folder / "snapshot.db") as snapshot:
         for node in (NODE, OTHER):
             snapshot.add_node(node)
         with running(snapshot.path) as phedex:
             settings = msgspec.structs.replace(Main(phedex_url=phedex, phedex_instance="prod"), **main)
             yield TwoSides(rucio, snapshot, settings, root)
-
-
-@contextmanager
-def client_environment(rucio: RucioServer, url: str | None = None) -> Iterator[None]:
-    """New clients of this process go to the server (or to `url`). Rucio reads its configuration once a process."""
-    before = dict(os.environ)
-    os.environ.update(rucio.client_environment(url=url))
-    config.clean_cached_config()
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        config.clean_cached_config()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -15,12 +16,13 @@ from pika import exceptions
 from pika.adapters.blocking_connection import BlockingConnection
 from pika.adapters.select_connection import IOLoop, SelectConnection
 
-from common.errors import BrokerAway, BrokerBlocked, BrokerError
+from common.errors import BrokerAway, BrokerBlocked, BrokerError, BrokerRefused
 from common.settings.model import Main
 
 log = logging.getLogger("phedex_rucio.broker")
 
 PAUSE, PAUSE_MAX = 0.2, 5.0
+TURN = 1.0  # seconds between two signs of life of the loop
 REFUSED = (403, 530)  # ACCESS_REFUSED: the user or its rights; NOT_ALLOWED: no such vhost
 
 
@@ -53,6 +55,7 @@ class Connection:
         self._closing = False
         self._reason: BrokerError = BrokerAway(f"no connection to {where(self._urls[0])} yet")
         self._refused = False
+        self._turned = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"amqp-{name}", daemon=True)
         self._thread.start()
 
@@ -62,6 +65,11 @@ class Connection:
     def is_open(self) -> bool:
         """True while commands can be sent."""
         return self._is_open
+
+    @property
+    def still(self) -> float:
+        """Seconds since its loop last turned: more than a few, and the thread hangs or is dead."""
+        return time.monotonic() - self._turned
 
     @property
     def reason(self) -> BrokerError:
@@ -95,9 +103,14 @@ class Connection:
             self._loop.add_callback_threadsafe(self._close)
         self._thread.join(timeout)
 
+    def end(self) -> None:
+        """The connection is closed soon and never opened again; nobody waits for that. Any thread may call it."""
+        self._loop.add_callback_threadsafe(self._close)
+
     # What happens on the I/O thread
 
     def _run(self) -> None:
+        self._turn()
         self._connect()
         while True:
             try:
@@ -108,6 +121,10 @@ class Connection:
                 log.exception("broker connection: a callback failed", extra={"connection": self.name})
                 self._abandon(BrokerAway("the connection was given up after a mistake in this program; see the log"))
         self._loop.close()
+
+    def _turn(self) -> None:
+        self._turned = time.monotonic()
+        self._loop.call_later(TURN, self._turn)
 
     def _attach(self, user: User) -> None:
         self._users.append(user)
@@ -151,7 +168,7 @@ class Connection:
     def _gone(self, error: BaseException | str) -> None:
         self._pika = None
         reason = explain(error, self._urls[self._tries % len(self._urls)])
-        refused = isinstance(reason, Refused)
+        refused = isinstance(reason, BrokerRefused)
         was_open = self._is_open
         with self._state:
             self._is_open, self._refused, self._reason = False, refused, reason
@@ -207,8 +224,10 @@ def blocking(main: Main, name: str) -> Iterator[BlockingConnection]:
     except exceptions.AMQPConnectionError as error:
         raise explain(error, urls(main)[0]) from error
     finally:
-        if connection.is_open:
-            connection.close()
+        # What was done is done. Closing, pika gives back what came too late, which a stream refuses (540, seen).
+        with suppress(exceptions.ConnectionClosedByBroker):
+            if connection.is_open:
+                connection.close()
 
 
 def _first(main: Main, name: str) -> BlockingConnection:
@@ -224,10 +243,6 @@ def _first(main: Main, name: str) -> BlockingConnection:
 def jittered(seconds: float) -> float:
     """Between half and all of a pause: many workers lose a system at the same moment and must not return as one."""
     return seconds * random.uniform(0.5, 1)  # noqa: S311 - no secret
-
-
-class Refused(BrokerAway):
-    """The broker is there and does not let this user into this vhost: waiting does not help, the settings are wrong."""
 
 
 def urls(main: Main) -> list[str]:
@@ -262,7 +277,7 @@ def explain(error: BaseException | str, url: str) -> BrokerError:
     if any(isinstance(e, exceptions.ConnectionBlockedTimeout) for e in chain):
         return BrokerBlocked(f"broker {where(url)} holds publishers back (memory or disk alarm): {text}")
     if any(_is_refusal(e) for e in chain):
-        return Refused(
+        return BrokerRefused(
             f"broker {where(url)} refuses the connection: {text}; check the user, its password and the vhost"
         )
     return BrokerAway(f"no connection to broker {where(url)}: {text}")

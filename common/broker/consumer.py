@@ -39,7 +39,10 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message in hand. `seat`, `life` (of its channel) and `tag` say what to acknowledge."""
+    """A message in hand. `seat`, `life` (of its channel) and `tag` say what to acknowledge.
+
+    `published`: when it was last published, in seconds since 1970; 0 where its sender did not say.
+    """
 
     queue: str
     routing_key: str
@@ -48,6 +51,7 @@ class Delivery:
     seat: int
     life: int
     tag: int
+    published: int = 0
 
 
 def seats(now: Sequence[str], bulk: Sequence[str], threads: int, first: str = "sync.blocks") -> list[Seat]:
@@ -247,7 +251,8 @@ class Consumer:
                 channel.basic_nack(tag)
                 return
             ident = properties.message_id or ""
-            self._deliver(Delivery(queue, method.routing_key, body, ident, number, seat.life, tag))
+            at = properties.timestamp if isinstance(properties.timestamp, int) else 0
+            self._deliver(Delivery(queue, method.routing_key, body, ident, number, seat.life, tag, at))
 
         return receive
 

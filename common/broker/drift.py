@@ -7,13 +7,13 @@ argument and its value; asked again with that value, the broker names the next. 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pika import exceptions
 from pika.adapters.blocking_connection import BlockingConnection
 
 from common.broker.connection import blocking
-from common.broker.topology import EVENTS, KILLED, Exchange, Queue, declare_part, topology
+from common.broker.topology import BEATS, EVENTS, KILLED, Exchange, Queue, declare_part, topology
 from common.errors import BrokerAway
 from common.settings.model import Main
 
@@ -22,6 +22,7 @@ Value = str | int | bool | None
 _DIFFERS = re.compile(r"inequivalent arg '([^']+)' for .*? but current is (?:none|(?:the value )?'([^']*)')", re.DOTALL)
 _KIND = re.compile(r"but current is the value '[^']*' of type '([^']+)'", re.DOTALL)
 MOST = 20  # differences of one queue
+_UNITS = {"D": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000}  # of an age, in milliseconds
 
 # What loses letters. Work and wait queues: whatever a dead worker or a full queue leaves must arrive somewhere.
 _MOVING = {"x-queue-type", "x-dead-letter-exchange", "x-dead-letter-strategy", "x-overflow", "x-expires", "durable"}
@@ -78,7 +79,22 @@ def _of(connection: BlockingConnection, part: Exchange | Queue) -> list[Drift]:
             asked = _with(asked, drift)
         else:
             break  # an exchange's type, or a text that names no argument: there is nothing more to ask
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(_in_our_words(drift) for drift in found))
+
+
+def _in_our_words(drift: Drift) -> Drift:
+    """What was found is spelled as one declares it, whatever the broker's version.
+
+    3.10 and 4.0 say a stream's age as it was declared and nothing of a type that was not; 4.3 says milliseconds and
+    `classic`, the type of a queue that names none.
+    """
+    if drift.argument == "x-queue-type" and drift.found is None:
+        return replace(drift, found="classic")
+    if drift.argument == "x-max-age" and str(drift.found).isdigit():
+        age = int(str(drift.found))
+        unit = next((unit for unit, size in _UNITS.items() if age % size == 0), None)
+        return replace(drift, found=f"{age // _UNITS[unit]}{unit}") if unit else drift
+    return drift
 
 
 def _with(queue: Queue, drift: Drift) -> Queue:
@@ -131,7 +147,7 @@ def _typed(raw: str | None, text: str, wanted: Value) -> Value:
 
 
 def _is_dangerous(part: Exchange | Queue, argument: str, found: Value) -> bool:
-    if isinstance(part, Exchange) or part.name == EVENTS:
+    if isinstance(part, Exchange) or part.name in (EVENTS, BEATS):
         return isinstance(part, Exchange)  # commands would not arrive; a stream's age loses only old events
     if part.name.endswith(".dead") or part.name == KILLED:
         return argument in _KEEPING

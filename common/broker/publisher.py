@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from common.errors import BrokerAway, BrokerBlocked, BrokerError, PublishRefused
 from common.messages import codec
 from common.messages.commands import Command, kind_of, queue_of
 from common.messages.events import Event, topic_of
+from common.telemetry import metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +61,23 @@ def event_message(event: Event, exchange: str = "sync.events") -> Outgoing:
 class _Batch:
     """The confirms that one call waits for."""
 
-    __slots__ = ("changed", "error", "open", "wanted")
+    __slots__ = ("changed", "confirmed", "error", "open", "total", "wanted")
 
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.Lock())
-        self.open = 0
+        self.open = self.total = self.confirmed = 0
         self.wanted = 0  # the caller sleeps until no more than so many are open
         self.error: BrokerError | None = None
 
     def sent(self) -> None:
         with self.changed:
             self.open += 1
+            self.total += 1
 
     def done(self, number: int, error: BrokerError | None = None) -> None:
         with self.changed:
             self.open -= number
+            self.confirmed += 0 if error else number
             self.error = self.error or error
             if self.error is not None or self.open <= self.wanted:
                 self.changed.notify()
@@ -109,17 +113,23 @@ class Publisher:
         or failed), BrokerBlocked (no confirm within `confirm_timeout`; the message may be stored all the same) and
         BrokerAway: after each of them what went before may be stored, so publish again.
         """
-        batch, number = _Batch(), 0
+        batch = _Batch()
+        try:
+            return self._publish(messages, batch)
+        finally:
+            metrics.PUBLISHED.inc(batch.total)
+            metrics.CONFIRMED.inc(batch.confirmed)
+
+    def _publish(self, messages: Iterable[Outgoing], batch: _Batch) -> int:
         for message in messages:
-            if number == 0:
+            if batch.total == 0:
                 self._connection.wait_open()
             self._send(message, batch)
-            number += 1
             if batch.open >= self._main.confirm_window:
                 self._await(batch, self._main.confirm_window // 2, message)
-        if number:
+        if batch.total:
             self._await(batch, 0, message)
-        return number
+        return batch.total
 
     def wait_ready(self, timeout: float) -> bool:
         """True if the broker takes messages, now or within `timeout` seconds."""
@@ -182,7 +192,7 @@ class Publisher:
         if self._channel is None or channel is not self._channel:
             return
         self._channel = None
-        self._fail_all(_channel_error(reason))
+        self._fail_guilty(reason)
         if channel.connection.is_open:
             channel.connection.channel(on_open_callback=self._channel_open)
 
@@ -237,6 +247,25 @@ class Publisher:
                 )
                 return
 
+    def _fail_guilty(self, reason: Exception) -> None:
+        """A message for an exchange that is not there fails, and what was on its way beside it is sent again.
+
+        Some of that may be stored already and comes twice. For another reason nobody can tell whose fault it is.
+        """
+        is_guilty = [_names(reason, message.exchange) for message, _ in self._pending.values()]
+        if not any(is_guilty):
+            return self._fail_all(_channel_error(reason))
+        error = _channel_error(reason)
+        again = []
+        for (message, batch), guilty in zip(self._pending.values(), is_guilty, strict=True):
+            if guilty:
+                batch.done(1, type(error)(f"{message.place}: {error}"))
+            else:
+                again.append((message, batch))
+        self._pending.clear()
+        self._outbox.extendleft(reversed(again))
+        return None
+
     def _fail_all(self, reason: BrokerError) -> None:
         failed = [*self._pending.values(), *self._outbox]
         self._pending.clear()
@@ -254,6 +283,7 @@ def _properties(message: Outgoing) -> BasicProperties:
         type=message.type[:255] or None,
         correlation_id=message.correlation_id[:255] or None,
         headers=dict(message.headers) or None,
+        timestamp=int(time.time()),
     )
 
 
@@ -264,6 +294,12 @@ def _is_same(message: Outgoing, method: Basic.Return, properties: BasicPropertie
         and (properties.message_id or "") == message.message_id[:255]
         and body == message.body
     )
+
+
+def _names(reason: Exception, exchange: str) -> bool:
+    """True where the broker closed the channel because it has no such exchange."""
+    text = str(getattr(reason, "reply_text", ""))
+    return getattr(reason, "reply_code", 0) == 404 and bool(exchange) and f"'{exchange}'" in text
 
 
 def _channel_error(reason: Exception) -> BrokerError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -37,3 +37,9 @@ def send(publisher: Publisher, commands: Iterable[Command], by: str = "") -> lis
 def asked(root: Command) -> Asked:
     """The event that a root command is being sent."""
     return Asked(id=root.meta.id, cycle=root.meta.cycle, command=codec.as_dict(root), at=now())
+
+
+def again(command: Mapping[str, object]) -> Command:
+    """The command that an `asked` event announced, under the same id; raises InvalidMessage."""
+    fields = dict(command)
+    return codec.build(str(fields.pop("kind", "")), fields)

@@ -18,12 +18,16 @@ from common.settings.model import Main
 COMMANDS = "sync.commands"
 EVENTS = "sync.events"
 KILLED = "sync.killed"
+BEATS = "sync.beats"
 SCHEDULER = "sync.scheduler"
 
 DELIVERY_LIMIT = 20
 # -1 and 0 drop messages on RabbitMQ 3.10, and none means 20 on 4.x: only a large number keeps everything everywhere.
 NO_LIMIT = 1_000_000_000
 EVENTS_AGE = "30D"
+ACCESS_REFUSED = 403
+# A stream drops whole segments only: small ones, so that a day of beats is not a month of them.
+BEATS_KEPT: dict[str, str | int] = {"x-max-age": "1D", "x-stream-max-segment-size-bytes": 4_000_000}
 
 Arguments = dict[str, str | int]
 
@@ -58,11 +62,13 @@ def topology(main: Main) -> Topology:
     """The exchanges and queues of a deployment: those of the kinds, one wait queue a delay, and the events."""
     waits = [wait_name(seconds) for seconds in main.wait_delays]
     exchanges = [Exchange(COMMANDS, "direct"), Exchange(EVENTS, "topic"), Exchange(KILLED, "fanout")]
+    exchanges += [Exchange(BEATS, "fanout")]
     queues = [_work(name) for name in work_queues()]
     queues += [Queue(dead_name(kind), _dead()) for kind in KINDS]
     queues += [Queue(wait_name(s), _wait(s), exchange=wait_name(s)) for s in main.wait_delays]
     queues += [Queue(KILLED, _dead(), exchange=KILLED)]
     queues += [Queue(EVENTS, {"x-queue-type": "stream", "x-max-age": EVENTS_AGE}, exchange=EVENTS, routing_key="#")]
+    queues += [Queue(BEATS, {"x-queue-type": "stream", **BEATS_KEPT}, exchange=BEATS)]
     return Topology((*exchanges, *(Exchange(name, "fanout") for name in waits)), tuple(queues))
 
 
@@ -123,15 +129,20 @@ def declare(main: Main) -> list[str]:
     """All exchanges and queues exist; the names that were created now.
 
     What the broker already has is looked at passively and left as it is, whatever its arguments (AMQP does not show
-    them). Bindings are repeated: that is harmless and mends a crash between a queue and its binding.
+    them). Bindings are repeated: that is harmless and mends a crash between a queue and its binding. A user who may
+    only work is refused that, which is no error where another user has declared everything.
     Raises BrokerAway; Unroutable where the broker does not let us declare.
     """
     wanted = topology(main)
     with blocking(main, "setup") as connection:
         parts: list[Exchange | Queue] = [*wanted.exchanges, *wanted.queues]
         created = [part.name for part in parts if _created(connection, part)]
-        with _channel(connection, "bindings") as channel:
-            _bind(channel, wanted.queues)
+        try:
+            with _closing(connection.channel()) as channel:
+                _bind(channel, wanted.queues)
+        except exceptions.ChannelClosedByBroker as error:
+            if created or error.reply_code != ACCESS_REFUSED:
+                raise _refused("bindings", error) from error
     return created
 
 

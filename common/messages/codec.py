@@ -9,17 +9,22 @@ from typing import Any, TypeVar
 import msgspec
 
 from common.errors import InvalidMessage, NewerVersion
+from common.messages.beats import Beat
 from common.messages.commands import KINDS, Command, kind_of
 from common.messages.events import Event
+from common.messages.fields import SUCH_AS
 
 MAX_BYTES = 128 * 1024
-VERSION = dict.fromkeys(KINDS, 1)
+# The newest version of each kind that this program reads. Whoever writes a field that is newer than its kind writes
+# the version with it, so that an older worker lets the command wait for its upgrade.
+VERSION = {**dict.fromkeys(KINDS, 1), "sync.blocks": 2}
 
 T = TypeVar("T")
 
 _encoder = msgspec.json.Encoder()
 _command: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 _event: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_beat: msgspec.json.Decoder[Beat] = msgspec.json.Decoder(Beat)
 
 
 class _Head(msgspec.Struct):
@@ -58,6 +63,19 @@ def decode_event(body: bytes) -> Event | None:
     """The event in a body; None for one that this program does not know (a newer one, or somebody else's)."""
     try:
         return _event.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def encode_beat(beat: Beat) -> bytes:
+    """The beat as JSON."""
+    return _encoder.encode(beat)
+
+
+def decode_beat(body: bytes) -> Beat | None:
+    """The beat in a body; None for one that this program does not know."""
+    try:
+        return _beat.decode(body)
     except (msgspec.DecodeError, RecursionError):
         return None
 
@@ -105,9 +123,25 @@ def _decoded(decode_as: Callable[[bytes], T], body: bytes) -> T:
     except RecursionError:
         raise InvalidMessage("message: nested too deep") from None
     except msgspec.ValidationError as error:
-        raise InvalidMessage(_field_first(str(error))) from None
+        raise InvalidMessage(_field_first(_such_as(str(error), body))) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidMessage(f"message: not JSON ({error})") from None
+
+
+def _such_as(text: str, body: bytes) -> str:
+    """Where a name breaks its pattern: the name, and one that does not, in place of the pattern."""
+    words = next((words for pattern, words in SUCH_AS.items() if repr(pattern) in text), None)
+    if words is None:
+        return text
+    _, at, where = text.partition(" - at `$")
+    try:
+        value = msgspec.json.decode(body)
+        for part in re.findall(r"\w+", where):
+            value = value[int(part) if isinstance(value, list) else part]
+        said = f"{value!r:.80}"
+    except (LookupError, TypeError, ValueError, RecursionError, msgspec.MsgspecError):  # a key that is there twice
+        said = "this"
+    return f"{said} is no {words}{at}{where}"
 
 
 def _field_first(text: str) -> str:

@@ -1,7 +1,7 @@
 """Which commands are there, and what does each ask for?
 
-Adding a kind is two files: its struct here, and `consumers/<kind>.py` with `handle(command, world)`. Queues,
-`phedex-rucio send` and the table of messages are derived from the structs.
+Adding a kind is two files: its struct here or in `setup`, and `consumers/<kind>.py` with `handle(command, world)`.
+Queues, `phedex-rucio send` and the table of messages are derived from the structs.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from common import names
+from common.errors import System
+from common.messages.fields import BOTH, Block, Node, Pattern, Reason, Regex
 from common.messages.meta import Meta, Positive
-
-Node = Annotated[str, Constraint(pattern=names.NODE, max_length=names.NODE_LENGTH)]
-Block = Annotated[str, Constraint(pattern=names.BLOCK, max_length=names.NAME_LENGTH)]
-Pattern = Annotated[str, Constraint(pattern=rf"^(\*|(/{names.PATTERN_PART}){{3}})\Z", max_length=names.NAME_LENGTH)]
-Regex = Annotated[str, Constraint(max_length=64 * 1024)]
-Reason = Annotated[str, Constraint(max_length=500)]
+from common.messages.setup import Account, Link, Rse
+from common.messages.upload import Upload
 
 MAX_BLOCKS = 100
 
@@ -35,6 +33,7 @@ class SyncSite(
     """
 
     lanes: ClassVar[bool] = True
+    needs: ClassVar[frozenset[System]] = BOTH
 
     v: Positive = 1
     node: Node
@@ -71,6 +70,7 @@ class SyncDataset(
     """
 
     lanes: ClassVar[bool] = False
+    needs: ClassVar[frozenset[System]] = BOTH
 
     v: Positive = 1
     dataset: Pattern
@@ -100,15 +100,18 @@ class SyncBlocks(
 ):
     """Bring Rucio to PhEDEx's state for some blocks at one node. A key, not an order: both sides are read afresh.
 
-    `removable_until`: until when a plan permits these blocks to be removed; absent or past = adds only.
+    `removable_until`: until when a plan permits these blocks to be removed; absent or past = adds only. `approved`: the
+    checksum of the removals that a person approved, where one did: the marks say so (version 2).
     """
 
     lanes: ClassVar[bool] = True
+    needs: ClassVar[frozenset[System]] = BOTH
 
     v: Positive = 1
     node: Node
     blocks: Annotated[list[Block], Constraint(min_length=1, max_length=MAX_BLOCKS)]
     removable_until: datetime | None = None
+    approved: Annotated[str, Constraint(max_length=80)] = ""
     deep: bool = False
     dry: bool = False
     adds_only: bool = False
@@ -120,11 +123,18 @@ class SyncBlocks(
         return f"{self.node} {self.blocks[0]}"
 
 
-Command = SyncSite | SyncDataset | SyncBlocks
-KINDS: dict[str, type[SyncSite] | type[SyncDataset] | type[SyncBlocks]] = {
+Command = SyncSite | SyncDataset | SyncBlocks | Rse | Account | Link | Upload
+AnyCommand = (
+    type[SyncSite] | type[SyncDataset] | type[SyncBlocks] | type[Rse] | type[Account] | type[Link] | type[Upload]
+)
+KINDS: dict[str, AnyCommand] = {
     "sync.site": SyncSite,
     "sync.dataset": SyncDataset,
     "sync.blocks": SyncBlocks,
+    "rse": Rse,
+    "account": Account,
+    "link": Link,
+    "upload": Upload,
 }
 
 

@@ -43,10 +43,20 @@ class GuardReport(Struct, omit_defaults=True, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Change(Struct, omit_defaults=True, frozen=True, kw_only=True):
+    """One thing that was written, or would be: what it is (such as `attribute`), its name, what it was and becomes."""
+
+    what: str
+    name: str
+    was: str = ""
+    wants: str = ""
+
+
 class Closed(Struct, tag_field="event", tag="closed", omit_defaults=True, frozen=True, kw_only=True):
     """One execution of a command ended; its children have the ids `child_id(cycle, id, run, 0 … children - 1)`.
 
-    `command` is the kind. `counts` are numbers of blocks unless the key says files, bytes or requests.
+    `command` is the kind. `counts` are numbers of blocks unless the key says files, bytes or requests. `as_of`: PhEDEx'
+    own time of the reading that a whole plan stands on.
     """
 
     v: Positive = 1
@@ -60,9 +70,11 @@ class Closed(Struct, tag_field="event", tag="closed", omit_defaults=True, frozen
     counts: dict[str, int] = {}
     names: dict[str, list[str]] = {}
     notes: list[str] = []
+    changes: list[Change] = []
     guard: GuardReport | None = None
     attempt: Positive = 1
     seconds: float = 0.0
+    as_of: datetime | None = None
     worker: str = ""
     at: datetime
     error: Failure | None = None

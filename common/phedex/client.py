@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
+import msgspec
 import tenacity
+from msgspec.structs import replace
 
 from common.errors import PhedexUnreachable, UnknownNode, Untrusted
 from common.names import full_pattern
-from common.phedex import rows, transport, trust
-from common.phedex.replies import CALLS, BlockReplicas, Data, Envelope, FileReplicas, Node, Nodes
+from common.phedex import one_block, rows, transport, trust
+from common.phedex.replies import CALLS, BlockReplicas, BlocksInFull, Data, Envelope, FileReplicas, Node, Nodes
 from common.phedex.rows import Listing
 from common.phedex.transport import PhedexBusy, ReplyTooLarge
-from common.phedex.trust import Freshness, Question
+from common.phedex.trust import Answer, Freshness, Question
 from common.settings.model import Main
 from common.sync.catalogue import BlockAtNode, File
+from common.sync.one_block import InPhedex, Listed
 from common.sync.selection import like
+from common.telemetry import metrics
 
 NODES_KEPT = 300.0  # seconds that the list of nodes is used again
 NO_BLOCK = "/Probe/Probe-v1/PROBE#probe"
 
 R = TypeVar("R", bound=Envelope)
+
+for _each in Untrusted.__subclasses__():
+    metrics.UNTRUSTED.labels(_each.__name__)  # at zero from the start
 
 
 class Phedex:
@@ -174,35 +181,71 @@ class Phedex:
             found |= rows.anywhere(question, self._ask(BlockReplicas, question), set(asked))
         return found
 
+    def everywhere(self, block: str) -> InPhedex:
+        """All that PhEDEx says of one block: what it is, and each node's part of it. Two requests at most."""
+        question = self._question(BlocksInFull, block=block)
+        found = one_block.places(question, self._ask(BlocksInFull, question), block)
+        return found if found.places else replace(found, known=block in self.known_blocks([block]))
+
+    def files_everywhere(self, block: str) -> Listed:
+        """The files of a block that is at some node, and the nodes where each is."""
+        question = self._question(FileReplicas, block=block)
+        return one_block.listed(question, self._ask(FileReplicas, question), block)
+
+    def raw(self, call: str, **options: str | Sequence[str]) -> dict[str, Any]:
+        """What any read call answers, as plain data: whole, fresh, and of that call, its rows not looked at."""
+        question = self._question(call, **options)
+        found: dict[str, Any] = self._retrying(self._plain, question)
+        return found
+
+    def _plain(self, question: Question) -> dict[str, Any]:
+        answer = self._answer(question)
+        self._trusted(Envelope, question, answer)
+        plain: dict[str, Any] = msgspec.json.decode(answer.body)["phedex"]
+        return plain
+
     def _chunks(self, blocks: Iterable[str]) -> Iterator[list[str]]:
         """Each block once, in order, `phedex_blocks` a time."""
         names = list(dict.fromkeys(blocks))
         for start in range(0, len(names), self._main.phedex_blocks):
             yield names[start : start + self._main.phedex_blocks]
 
-    def _question(self, kind: type[Envelope], **options: str | Sequence[str]) -> Question:
+    def _question(self, kind: type[Envelope] | str, **options: str | Sequence[str]) -> Question:
         pairs = [
             (name, value)
             for name, values in options.items()
             for value in ([values] if isinstance(values, str) else values)
         ]
-        return Question(CALLS[kind], self._main.phedex_instance, tuple(pairs))
+        return Question(kind if isinstance(kind, str) else CALLS[kind], self._main.phedex_instance, tuple(pairs))
 
     def _ask(self, kind: type[R], question: Question) -> R:
         reply: R = self._retrying(self._once, kind, question)
         return reply
 
     def _once(self, kind: type[R], question: Question) -> R:
+        return self._trusted(kind, question, self._answer(question))
+
+    def _answer(self, question: Question) -> Answer:
         main = self._main
         url = f"{main.phedex_url.rstrip('/')}/json/{main.phedex_instance}/{question.call}"
         began = time.monotonic()
         self.requests += 1
         try:
-            answer = transport.post(
+            return transport.post(
                 self._session, url, question, timeout=main.phedex_timeout, limit=main.phedex_reply_bytes
             )
         finally:
             self.seconds += time.monotonic() - began
-        # PhEDEx lets its list of nodes be cached for half a day.
-        age = max(main.phedex_cache_age, trust.HALF_A_DAY) if kind is Nodes else main.phedex_cache_age
-        return trust.read(kind, question, answer, Freshness(age, main.phedex_clock_skew))
+
+    def _trusted(self, kind: type[R], question: Question, answer: Answer) -> R:
+        """PhEDEx lets its list of nodes be cached for half a day, and so what else hardly changes."""
+        age = (
+            max(self._main.phedex_cache_age, trust.HALF_A_DAY)
+            if kind in {Nodes, Envelope}
+            else self._main.phedex_cache_age
+        )
+        try:
+            return trust.read(kind, question, answer, Freshness(age, self._main.phedex_clock_skew))
+        except Untrusted as error:
+            metrics.UNTRUSTED.labels(type(error).__name__).inc()
+            raise

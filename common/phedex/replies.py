@@ -68,6 +68,30 @@ class BlockReplicas(Envelope, frozen=True, gc=False, kw_only=True):
     block: list[BlockRow]
 
 
+class ReplicaInFull(BlockReplica, frozen=True, gc=False):
+    """A block at a node with all that is told of it: since when, changed when (epoch seconds), meant to be there."""
+
+    time_create: float | None = None
+    time_update: float | None = None
+    subscribed: Flag | None = None
+
+
+class RowInFull(Struct, frozen=True, gc=False):
+    """A block of `blockreplicas` with every replica in full, for questions about one block."""
+
+    name: str
+    files: Count
+    bytes: Count
+    is_open: Flag
+    replica: tuple[ReplicaInFull, ...]
+
+
+class BlocksInFull(Envelope, frozen=True, gc=False, kw_only=True):
+    """A reply of `blockreplicas` read in full."""
+
+    block: list[RowInFull]
+
+
 class FileReplica(Struct, frozen=True, gc=False):
     """A file at a node."""
 
@@ -152,14 +176,17 @@ class Broken(Struct, frozen=True, gc=False):
 CALLS: dict[type[Envelope], str] = {
     Nodes: "nodes",
     BlockReplicas: "blockreplicas",
+    BlocksInFull: "blockreplicas",
     FileReplicas: "filereplicas",
     Data: "data",
 }
 _decoders: dict[type[Envelope], msgspec.json.Decoder[Any]] = {
     Nodes: msgspec.json.Decoder(Document[Nodes], strict=False),
     BlockReplicas: msgspec.json.Decoder(Document[BlockReplicas], strict=False),
+    BlocksInFull: msgspec.json.Decoder(Document[BlocksInFull], strict=False),
     FileReplicas: msgspec.json.Decoder(Document[FileReplicas], strict=False),
     Data: msgspec.json.Decoder(Document[Data], strict=False),
+    Envelope: msgspec.json.Decoder(Document[Envelope], strict=False),
 }
 _broken = msgspec.json.Decoder(Broken, strict=False)
 

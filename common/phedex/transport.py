@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -14,12 +15,16 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from common.errors import PhedexBadRequest, PhedexError, PhedexStatus, PhedexUnreachable, UsageError, Verdict
+from common.errors import PhedexBadRequest, PhedexError, PhedexStatus, PhedexUnreachable, System, UsageError, Verdict
 from common.phedex.trust import SHOWN, Answer, Question
 from common.settings.model import Main
+from common.telemetry import metrics
+from common.telemetry.redact import redact
 
 CONNECT_TIMEOUT = 10.0
 PIECE = 256 * 1024
+# `ConnectionError(MaxRetryError('… (Caused by NewConnectionError("…: [Errno 111] Connection refused"))'))`
+_ERRNO = re.compile(r"\[Errno -?\d+\] ([\w ,.-]+)")
 
 
 class PhedexBusy(PhedexStatus):
@@ -98,13 +103,20 @@ def session(main: Main) -> requests.Session:
     return made
 
 
+def _reason(error: Exception) -> str:
+    """What the system said, which requests and urllib3 wrap in their own words, each with the address again."""
+    said = _ERRNO.search(repr(error))
+    return said[1] if said else f"{error!r:.300}"
+
+
 def post(channel: requests.Session, url: str, question: Question, *, timeout: float, limit: int) -> Answer:
     """The answer to a question, status 200 or 3xx, read to its end within `timeout` seconds and `limit` bytes in all.
 
     Raises PhedexUnreachable, PhedexBadRequest, PhedexBusy, PhedexStatus, ReplyTooLarge, and UsageError for a URL that
     cannot be used.
     """
-    asked_at, deadline = time.time(), time.monotonic() + timeout
+    asked_at, began = time.time(), time.monotonic()
+    deadline, status = began + timeout, None
     try:
         with channel.post(
             url,
@@ -114,12 +126,15 @@ def post(channel: requests.Session, url: str, question: Question, *, timeout: fl
             timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
         ) as response:
             body = _body(response, question, deadline, limit)
+            status = response.status_code
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema) as e:
-        raise UsageError(f"phedex_url: {url} cannot be asked: {e}") from e
+        raise UsageError(f"phedex_url: {redact(url)} cannot be asked: {redact(str(e))}") from None
     except (OSError, urllib3.exceptions.HTTPError) as error:  # all that requests raises is an OSError
-        raise PhedexUnreachable(f"{question}: no whole answer from {url}: {error!r:.300}") from error
-    _check_status(response.status_code, body, question)
-    return Answer(response.status_code, body, asked_at, time.time(), response.headers.get("Location", ""))
+        raise PhedexUnreachable(redact(f"{question}: no whole answer from {url}: {_reason(error)}")) from error
+    finally:
+        metrics.requested(System.PHEDEX, question.call, status, time.monotonic() - began)
+    _check_status(status, body, question)
+    return Answer(status, body, asked_at, time.time(), response.headers.get("Location", ""))
 
 
 def _body(response: requests.Response, question: Question, deadline: float, limit: int) -> bytearray:

@@ -9,6 +9,7 @@ import urllib3
 from rucio.common import exception as rucio
 
 from common.errors import FileConflict, NotAuthenticated, NotFound, RucioConflict, RucioError, RucioRefused
+from common.telemetry.redact import redact
 
 MESSAGE_LENGTH = 400
 
@@ -42,6 +43,7 @@ _CREDENTIALS = (
     "ConfigNotFound ErrorLoadingCredentials IdentityError MissingClientParameter MissingModuleException "
     "NoAuthInformation"
 )
+_NOT_LET_IN = ("CannotAuthenticate", "IdentityError")
 
 TABLE: dict[str, type[RucioError]] = {
     "FileConsistencyMismatch": FileConflict,
@@ -73,7 +75,9 @@ def translated(error: Exception, what: str) -> RucioError:
     name = type(error).__name__
     text = " ".join(str(error).split()) or "no message"
     text = text if len(text) <= MESSAGE_LENGTH else f"{text[:MESSAGE_LENGTH]} … ({len(text)} characters)"
-    return _class_of(error)(f"Rucio: {what}: {name}: {text}")
+    kind = _class_of(error)
+    said = "Rucio refuses our credentials" if name in _NOT_LET_IN else "Rucio"
+    return kind(redact(f"{said}: {what}: {name}: {text}"))
 
 
 def _class_of(error: Exception) -> type[RucioError]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from msgspec import Struct
 
@@ -62,7 +63,7 @@ def standing(rucio: Rucio, files: Iterable[str]) -> dict[str, Standing]:
     """
     found = {name: Standing() for name in files}
     for part in sliced(sorted(found), rucio.main.rucio_files):
-        options = {"all_states": True, "resolve_archives": False, "resolve_parents": True}
+        options: dict[str, Any] = {"all_states": True, "resolve_archives": False, "resolve_parents": True}
         for row in rucio.rows("list_replicas", [did(name) for name in part], **options, about=part[0]):
             parents = frozenset(parent.removeprefix(f"{SCOPE}:") for parent in row.get("parents") or ())
             found[row["name"]] = Standing(row["states"], parents)

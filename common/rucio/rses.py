@@ -11,6 +11,8 @@ from common.rucio.session import Rucio
 from common.settings import model
 
 SWITCH = "phedex_sync"
+INVENTORY = "inventory_node"
+HANDED_OVER = "phedex_handed_over"  # to which accounts; while it is there the site is frozen, whatever its switch says
 
 
 class Switch(StrEnum):
@@ -23,12 +25,17 @@ class Switch(StrEnum):
 
 @dataclass(frozen=True)
 class Site:
-    """A node as Rucio has it. `accounts`: the owner of our rules first, then whom older tools took for it."""
+    """A node as Rucio has it. `accounts`: the owner of our rules first, then whom older tools took for it.
+
+    `listed_at`: the node whose list says what is there: itself; for tape, whose node is the buffer in front of it, the
+    one that the settings name, else the RSE's attribute `inventory_node`.
+    """
 
     rse: str
     account: str
     accounts: tuple[str, ...]
     switch: Switch
+    listed_at: str
 
 
 def find_site(rucio: Rucio, node: str, policy: model.Site) -> Site | None:
@@ -36,26 +43,40 @@ def find_site(rucio: Rucio, node: str, policy: model.Site) -> Site | None:
 
     Raises UsageError where several RSEs claim the node, or the owner's name would be too long.
     """
-    found = [policy.rse] if policy.rse else _by_attributes(rucio, node)
+    found = [policy.rse] if policy.rse else rses_of_node(rucio, node)
     if len(found) > 1:
         raise UsageError(f"{node}: {len(found)} RSEs claim it ({', '.join(found)}): correct `pnn`, or set `rse:`")
-    attributes = _attributes(rucio, found[0]) if found else None
-    if attributes is None:
+    attributes = attributes_of(rucio, found[0]) if found else None
+    if attributes is None or not (policy.rse or _stands_for(attributes, node)):
         return None
     account = _owner(found[0], policy)
-    accounts = tuple(dict.fromkeys([account, *_former(node)]))
-    return Site(found[0], account, accounts, switch_of(attributes))
+    accounts = tuple(dict.fromkeys([account, *_former(found[0]), *_former(node)]))
+    return Site(found[0], account, accounts, switch_of(attributes), _listed_at(node, policy, found[0], attributes))
+
+
+def _stands_for(attributes: dict[str, object], node: str) -> bool:
+    """False where the attributes were changed a while ago: Rucio may remember for ten minutes what matched (41.5.1)."""
+    return attributes.get("cms_type") == "real" and attributes.get("pnn") == node
+
+
+def _listed_at(node: str, policy: model.Site, rse: str, attributes: dict[str, object]) -> str:
+    listed_at = policy.inventory_node or str(attributes.get(INVENTORY) or node)
+    if not names.is_node(listed_at):
+        raise UsageError(f"{rse}: its attribute {INVENTORY} is {listed_at!r}, which is no node such as T1_US_FNAL_MSS")
+    return listed_at
 
 
 def switch_of(attributes: dict[str, object]) -> Switch:
-    """What the attribute says; absent is on, and what nobody can read is frozen."""
+    """What the attribute says; absent is on; frozen is what nobody can read, and a site that was handed over."""
+    if HANDED_OVER in attributes:
+        return Switch.FROZEN
     value = attributes.get(SWITCH, Switch.ON)
     return next((switch for switch in Switch if switch == value), Switch.FROZEN)
 
 
 def read_switch(rucio: Rucio, rse: str) -> Switch:
     """What the RSE's switch says now; frozen where the RSE is gone."""
-    attributes = _attributes(rucio, rse)
+    attributes = attributes_of(rucio, rse)
     return Switch.FROZEN if attributes is None else switch_of(attributes)
 
 
@@ -64,17 +85,39 @@ def is_rule_for(rse: str, expression: str) -> bool:
     return expression in (rse, f"rse={rse}")
 
 
-def _by_attributes(rucio: Rucio, node: str) -> list[str]:
+def real_rses(rucio: Rucio) -> list[str]:
+    """The RSEs that stand for nodes, by name."""
+    return _matching(rucio, "cms_type=real")
+
+
+def turned_rses(rucio: Rucio) -> list[str]:
+    """The RSEs whose switch says frozen or adds-only, by name; one that nobody can read is not among them."""
+    turned = (Switch.FROZEN, Switch.ADDS_ONLY)
+    return sorted({rse for switch in turned for rse in _matching(rucio, f"{SWITCH}={switch}")})
+
+
+def rses_of_type(rucio: Rucio, kind: str) -> list[str]:
+    """The RSEs of a type (real, temp, test), by name."""
+    return _matching(rucio, f"cms_type={kind}")
+
+
+def rses_of_node(rucio: Rucio, node: str) -> list[str]:
+    """The RSEs of type `real` that say they are this node: one, or none; more is somebody's mistake."""
+    return _matching(rucio, f"cms_type=real&pnn={node}")
+
+
+def _matching(rucio: Rucio, expression: str) -> list[str]:
     """Rucio has no empty answer to an expression: it calls one that matches nothing invalid."""
     try:
-        return sorted(row["rse"] for row in rucio.rows("list_rses", f"cms_type=real&pnn={node}", about=node))
+        return sorted(row["rse"] for row in rucio.rows("list_rses", expression, about=expression))
     except RucioRefused as error:
         if type(error.__cause__).__name__ == "InvalidRSEExpression":
             return []
         raise
 
 
-def _attributes(rucio: Rucio, rse: str) -> dict[str, object] | None:
+def attributes_of(rucio: Rucio, rse: str) -> dict[str, object] | None:
+    """All attributes of an RSE; None where there is no such RSE."""
     try:
         return dict(rucio.row("list_rse_attributes", rse, about=rse))
     except NotFound:
@@ -88,7 +131,7 @@ def _owner(rse: str, policy: model.Site) -> str:
         raise UsageError(str(error)) from None
 
 
-def _former(node: str) -> list[str]:
-    """The original service's account was named after the node, which for tape is not the RSE."""
-    account = f"sync_{node.lower()}"
+def _former(name: str) -> list[str]:
+    """The original service's account was named after the node, its tools' after the RSE, which for tape differs."""
+    account = f"sync_{name.lower()}"
     return [account] if len(account) <= names.ACCOUNT_LENGTH else []

@@ -12,6 +12,7 @@ from common.errors import NotFound
 from common.names import SCOPE
 from common.rucio.dids import did
 from common.rucio.session import Row, Rucio, sliced
+from common.telemetry import metrics
 
 COMMENT = "phedex-rucio: as PhEDEx has it"
 
@@ -88,16 +89,36 @@ def add(rucio: Rucio, datasets: list[str], rse: str, account: str, meta: dict[st
         ignore_availability=True,
         about=f"{len(datasets)} names from {min(datasets)} at {rse} for {account}",
     )
+    metrics.RULE_CHANGES.labels("added").inc(len(datasets))
 
 
 def change(rucio: Rucio, rule: str, options: dict[str, Any]) -> None:
     """The rule has the options; NotFound where there is no such rule any more."""
     rucio.call("update_replication_rule", rule, options, about=rule)
+    metrics.RULE_CHANGES.labels("ended" if options.get("lifetime") == 0 else "updated").inc()
+
+
+def is_ordering(row: Row) -> bool:
+    """True for a rule that has transfers queued: a file joined its block that was not available there."""
+    return bool(row.get("locks_replicating_cnt")) and row.get("state") == "REPLICATING"
+
+
+def withdraw(rucio: Rucio, rule: str) -> None:
+    """Nothing is transferred for the rule: what is queued is cancelled, its replicas are UNAVAILABLE, its locks STUCK.
+
+    So are the locks that others have on the same replicas. Rucio leaves the rule's counters as they were; the rule is
+    STUCK until judge-repairer has counted again (41.5.1). NotFound where there is no such rule any more.
+    """
+    rucio.call("update_replication_rule", rule, {"state": "STUCK", "cancel_requests": True}, about=rule)
+    metrics.RULE_CHANGES.labels("withdrawn").inc()
 
 
 def end(rucio: Rucio, rule: str) -> None:
-    """The rule is over: Rucio's cleaner takes it, and its locks, at its next round. NotFound where it is gone."""
-    change(rucio, rule, {"lifetime": 0})
+    """The rule is over: Rucio's cleaner takes it, and its locks, at its next round. NotFound where it is gone.
+
+    Unlocked as well: Rucio locks every rule at a tape RSE by itself, and its cleaner passes over locked ones (41.5.1).
+    """
+    change(rucio, rule, {"lifetime": 0, "locked": False})
 
 
 def as_text(meta: dict[str, Any]) -> str:

@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 
 from common import names
 from common.errors import UsageError
-from common.settings.model import Main, Settings, Site
+from common.settings import entries, original
+from common.settings.model import Main, Run, Settings, Site
+from common.settings.run import parse
 from common.settings.urls import insecure
 from common.sync.selection import compiled
 
@@ -18,7 +20,7 @@ def mistakes_of(settings: Settings) -> list[str]:
     found += _of_site("default", settings.default)
     for node, site in settings.sites.items():
         found += (m for m in _of_site(node, site) if m.replace(f"{node}.", "default.", 1) not in found)
-    return found
+    return found + entries.doubled(settings.datasets, settings.schedule, list(settings.sites))
 
 
 def _of_main(main: Main) -> Iterator[str]:
@@ -27,16 +29,26 @@ def _of_main(main: Main) -> Iterator[str]:
     yield from _of_url("main.phedex_url", main.phedex_url, ("http", "https"), main.allow_insecure)
     if not main.wait_delays:
         yield "main.wait_delays: empty; a failed command needs at least one pause before the next try"
+    yield from _of_run("main.run", main.run)
+    if original.level_of(main.verbosity) is None:
+        yield f"main.verbosity: {main.verbosity!r} is no level; known are {', '.join(original.KNOWN_LEVELS)}"
     if main.probe_pause > main.probe_pause_max:
         yield f"main.probe_pause: {main.probe_pause} s is more than main.probe_pause_max, {main.probe_pause_max} s"
+
+
+def _of_run(key: str, value: Run) -> Iterator[str]:
+    try:
+        parse(value)
+    except ValueError as error:
+        yield f"{key}: {error}"
 
 
 def _of_url(key: str, url: str, schemes: tuple[str, ...], allow_insecure: bool) -> Iterator[str]:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        yield f"{key}: no URL: {error}"
+    except ValueError:  # its text may show a part of the password
+        yield f"{key}: no URL: host or port cannot be read; a / : or @ in a password must be percent-encoded"
         return
     if parts.scheme not in schemes or not host:
         yield f"{key}: no URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)} and names a host"
@@ -48,6 +60,9 @@ def _of_url(key: str, url: str, schemes: tuple[str, ...], allow_insecure: bool) 
 
 
 def _of_site(section: str, site: Site) -> Iterator[str]:
+    yield from _of_run(f"{section}.run", site.run)
+    if 0 < site.every < 1:
+        yield f"{section}.every: {site.every:g} s; at least 1, or 0 for a site that the scheduler leaves alone"
     for key in ("select", "ignore"):
         try:
             compiled(getattr(site, key), f"{section}.{key}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import msgspec
 
 from common import names
 from common.errors import UsageError
+from common.settings import entries
 from common.settings.checks import mistakes_of
-from common.settings.model import Main, Settings, Site
+from common.settings.model import Dataset, Main, Scheduled, Settings, Site
+from common.settings.original import without_meaning
 from common.settings.read_yaml import read_yaml
-from common.settings.urls import with_password
+from common.settings.urls import passwords_in, with_password
+from common.telemetry.redact import hide
 
 PREFIX = "PHEDEX_RUCIO_"
 CONFIG = PREFIX + "CONFIG"
@@ -36,10 +40,15 @@ class BadSettings(UsageError):
 
 @dataclass(frozen=True)
 class Loaded:
-    """The settings in force, and for each `section.key` that is not a default where it comes from."""
+    """The settings in force, and for each `section.key` that is not a default where it comes from.
+
+    `path`: of the file, if there is one. `again` reads the same places anew and raises like `load`.
+    """
 
     settings: Settings
     origins: dict[str, str] = field(default_factory=dict)
+    path: Path | None = None
+    again: Callable[[], Loaded] | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -49,13 +58,15 @@ class _Draft:
     values: dict[str, dict[str, Any]] = field(default_factory=lambda: {"main": {}, "default": {}})
     origins: dict[str, str] = field(default_factory=dict)
     mistakes: list[str] = field(default_factory=list)
+    datasets: list[Dataset] = field(default_factory=list)
+    schedule: list[Scheduled] = field(default_factory=list)
 
     def put(self, path: str, value: Any, origin: str, *, strict: bool) -> None:
         """Take one value in force over an earlier one; what does not fit becomes a mistake that names `origin`."""
         section, _, key = path.partition(".")
         wanted = _types(SECTIONS.get(section, Site)).get(key)
         if wanted is None:
-            self.mistakes.append(f"{_said(origin, path)}: unknown key; known are {', '.join(_known(section))}")
+            self.mistakes.append(f"{_said(origin, path)}: {_unknown(section, key)}")
             return
         try:
             self.values[section][key] = msgspec.convert(value, wanted, strict=strict)
@@ -73,19 +84,31 @@ def load(
     changes to it included. Raises UsageError for a file that is no plain YAML and BadSettings with all mistakes.
     """
     environ = os.environ if environ is None else environ
-    draft = _Draft()
     named = path or (Path(environ[CONFIG]) if environ.get(CONFIG) else None)
-    if named is not None:
-        _from_file(draft, read_yaml(named))
+    settings, origins = of_document(None if named is None else read_yaml(named), named, environ, flags)
+    return Loaded(settings, origins, named, partial(load, named, environ, flags))
+
+
+def of_document(
+    document: Any, named: Path | None, environ: Mapping[str, str], flags: Mapping[str, Any] | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """The settings of plain data (of the file `named`), the environment and flags, and their origins.
+
+    Raises BadSettings with all mistakes.
+    """
+    draft = _Draft()
+    _from_file(draft, document)
     _from_environment(draft, environ)
     for key, value in (flags or {}).items():
         if value is not None:
             draft.put(key, value, "flag", strict=True)
     settings = _settings(draft)
+    for password in passwords_in([*settings.main.amqp_url.split(","), settings.main.phedex_url]):
+        hide(password)
     draft.mistakes += mistakes_of(settings)
     if draft.mistakes:
         raise BadSettings(_listed(named, draft.mistakes))
-    return Loaded(settings, draft.origins)
+    return settings, draft.origins
 
 
 def _from_file(draft: _Draft, document: Any) -> None:
@@ -95,11 +118,19 @@ def _from_file(draft: _Draft, document: Any) -> None:
         draft.mistakes.append("the file is not a mapping of sections (main, default, and one a node)")
         return
     for section, content in document.items():
-        if section not in SECTIONS and not (isinstance(section, str) and names.is_node(section)):
-            draft.mistakes.append(f"{section}: neither `main` nor `default` nor a node such as T2_IT_Pisa")
+        if section == "datasets":
+            draft.datasets = entries.datasets_in(content, draft.mistakes)
+        elif section == "schedule":
+            draft.schedule = entries.schedule_in(content, draft.mistakes)
+        elif section not in SECTIONS and not (isinstance(section, str) and names.is_node(section)):
+            draft.mistakes.append(
+                f"{section}: neither `main`, `default`, `datasets` nor `schedule`, nor a node such as T2_IT_Pisa"
+            )
+        elif content is None:
+            draft.values.setdefault(section, {})  # a node's empty section: scheduled, with the policy of `default`
         elif isinstance(content, dict):
             _section(draft, section, content)
-        elif content is not None:
+        else:
             draft.mistakes.append(f"{section}: not a mapping of keys")
 
 
@@ -149,6 +180,8 @@ def _settings(draft: _Draft) -> Settings:
         main=Main(**draft.values["main"]),
         default=Site(**draft.values["default"]),
         sites={node: Site(**{**draft.values["default"], **values}) for node, values in sites.items()},
+        datasets=draft.datasets,
+        schedule=draft.schedule,
     )
 
 
@@ -156,8 +189,14 @@ def _types(struct: type[Main] | type[Site]) -> dict[str, Any]:
     return {each.encode_name: each.type for each in msgspec.structs.fields(struct)}
 
 
-def _known(section: str) -> list[str]:
-    return sorted(_types(SECTIONS.get(section, Site)))
+def _unknown(section: str, key: str) -> str:
+    """What to do about a key that is not there: of the original service's keys each has its own answer."""
+    if (reason := without_meaning(section, key)) is not None:
+        return (
+            f"a key of the original service without a meaning here, leave it out: {reason} "
+            "(`phedex-rucio config convert` does that for a whole file)"
+        )
+    return f"unknown key; known are {', '.join(sorted(_types(SECTIONS.get(section, Site))))}"
 
 
 def _said(origin: str, path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta as Constraint
 from msgspec import Struct, field
@@ -12,6 +12,8 @@ from common import names
 Seconds = Annotated[float, Constraint(ge=0)]
 Count = Annotated[int, Constraint(ge=1)]
 Text = Annotated[str, Constraint(max_length=4096)]
+Run = bool | Annotated[str, Constraint(max_length=64)]  # the forms are told by run.py
+Name = Annotated[str, Constraint(pattern=r"^[A-Za-z0-9._-]{0,60}\Z")]
 
 
 class Main(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -47,14 +49,30 @@ class Main(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     attempts: Count = 6
     deadline: Seconds = 600
     grace: Seconds = 30
+    hangs_after: Seconds = 1800
+    spool: Text = ""
+    beat: Annotated[float, Constraint(gt=0)] = 15
     probe_pause: Seconds = 5
     probe_pause_max: Seconds = 60
     wait_delays: list[Seconds] = field(default_factory=lambda: [30.0, 300.0, 1800.0, 10800.0])
+    # scheduler
+    pool: Count = 10
+    sleep: Annotated[float, Constraint(gt=0)] = 10
+    run: Run = True
+    jitter: Seconds = 60
+    stalled_after: Annotated[float, Constraint(gt=0)] = 21_600
+    # all
+    verbosity: Text = ""
+    log_format: Literal["text", "json"] = "text"
+    metrics_host: Text = "127.0.0.1"
+    metrics_port: Annotated[int, Constraint(ge=0, le=65535)] = 0
     allow_insecure: bool = False
 
 
 class Site(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """The policy of a site; `default` gives it for all, a section of the site's name changes it for one.
+
+    A site with a section of its own is one that the scheduler looks at, `every` so many seconds.
 
     `chunck`: at most so many blocks in a page of a plan (the spelling is that of the original service's files).
     """
@@ -63,7 +81,9 @@ class Site(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     select: Text = ""
     ignore: Text = ""
     dry: bool = False
-    run: bool = True
+    run: Run = True
+    every: Seconds = 600
+    deep: Seconds = 604_800
     adds_only: bool = False
     multi_das_calls: bool = False
     rse: Text = ""
@@ -81,12 +101,37 @@ class Site(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     batch_files: Count = 5_000
 
 
+class Dataset(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """An entry of `datasets:`: a dataset or pattern that is synced now and then, at some nodes or wherever it is."""
+
+    dataset: Text
+    nodes: list[Text] = []
+    every: Seconds = 86_400
+    deep: Seconds = 0
+    select: Text = ""
+    ignore: Text = ""
+    dry: bool = False
+    adds_only: bool = False
+    name: Name = ""
+
+
+class Scheduled(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """An entry of `schedule:`: any command, every so many seconds."""
+
+    kind: Text
+    every: Annotated[float, Constraint(ge=1)]
+    fields: dict[str, Any] = {}
+    name: Name = ""
+
+
 class Settings(Struct, frozen=True, kw_only=True):
-    """All of it: `main`, and the policy of every site that differs from `default`."""
+    """All of it: `main`, the policy of every site that has a section, and what else is done by the clock."""
 
     main: Main = Main()
     default: Site = Site()
     sites: dict[str, Site] = {}
+    datasets: list[Dataset] = []
+    schedule: list[Scheduled] = []
 
     def site(self, node: str) -> Site:
         """The policy in force for a node."""

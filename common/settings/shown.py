@@ -22,11 +22,14 @@ class Line:
 
 
 def lines(loaded: Loaded) -> list[Line]:
-    """All settings of `main` and `default`, and of each site those that its section changes."""
+    """All settings of `main` and `default`, and of each site those that its section changes; the lists."""
     found = _section(loaded, "main", msgspec.to_builtins(loaded.settings.main))
     found += _section(loaded, "default", msgspec.to_builtins(loaded.settings.default))
     for node, site in sorted(loaded.settings.sites.items()):
         found += [line for line in _section(loaded, node, _plain(site)) if line.origin != "default"]
+    for name in ("datasets", "schedule"):
+        entries = msgspec.to_builtins(getattr(loaded.settings, name))
+        found += [Line(f"{name}[{number}]", entry, "file") for number, entry in enumerate(entries)]
     return found
 
 

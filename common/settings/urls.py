@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import quote, urlsplit
 
@@ -16,6 +18,14 @@ def with_password(url: str, password: str) -> str:
     userinfo, _, host = parts.netloc.rpartition("@")
     user = userinfo.partition(":")[0]
     return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()
+
+
+def passwords_in(urls: Iterable[str]) -> Iterator[str]:
+    """The passwords of some URLs, as they are written there."""
+    for url in urls:
+        with suppress(ValueError):  # no URL
+            if password := urlsplit(url.strip()).password:
+                yield password
 
 
 def insecure(url: str) -> bool:

@@ -12,8 +12,9 @@ GONE_SINCE = "phedex_gone_since"  # epoch seconds
 GONE_CYCLE = "phedex_gone_cycle"
 GONE_WHY = "phedex_gone_why"
 GONE_BY = "phedex_gone_by"
+GONE_APPROVED = "phedex_gone_approved"  # the checksum of the set that a person approved, for marks that one did
 GONE_HELD = "phedex_gone_held"  # why a mark that was due was not acted on: said by the cycle that finds it
-MARK = (GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY, GONE_HELD)
+MARK = (GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY, GONE_APPROVED, GONE_HELD)
 KEEP = "phedex_keep"
 GROUP = "phedex_group"
 CUSTODIAL = "phedex_custodial"
@@ -46,7 +47,8 @@ class File(Struct, frozen=True, gc=False):
 class RuleAtRse(Struct, frozen=True, gc=False):
     """One of our rules at an RSE: its files with a good lock, whether it is to end, and what its meta says.
 
-    `gone_since`: since when it is marked for removal (epoch seconds), 0 for no mark. `keep`: a person took a mark back.
+    `gone_since`: since when it is marked for removal (epoch seconds), 0 for no mark. `approved`: a person approved the
+    mark. `keep`: a person took a mark back.
     `plain`: the rule's expression is the RSE itself, not the `rse=X` of older tools.
     """
 
@@ -54,6 +56,7 @@ class RuleAtRse(Struct, frozen=True, gc=False):
     files: int
     ending: bool = False
     gone_since: int = 0
+    approved: bool = False
     keep: bool = False
     group: str = ""
     custodial: bool = False

@@ -63,12 +63,27 @@ def diff(reading: Reading, rules: Mapping[str, RuleAtRse], chosen: Predicate) ->
     The filter and the doubts hold on both sides alike: a name that PhEDEx was not asked about proves nothing.
     """
     found = Difference()
-    for name in sorted(name for name, block in reading.blocks.items() if block.complete and chosen(name)):
-        _present(found, name, reading.blocks[name], rules.get(name))
+    for name, block in reading.blocks.items():
+        if block.complete and chosen(name):
+            _present(found, name, block, rules.get(name))
     doubted = in_doubt(reading.doubts)
-    for name in sorted(name for name in rules if chosen(name) and not doubted(name)):
-        _absent(found, name, reading.blocks.get(name), rules[name])
-    return found
+    for name, rule in rules.items():
+        there = reading.blocks.get(name)
+        if not (there and there.complete) and chosen(name) and not doubted(name):
+            _absent(found, name, there, rule)
+    return _in_order(found)
+
+
+def _in_order(found: Difference) -> Difference:
+    """Everything by name: sorted here, where little is left, and not all that is at the node."""
+    return Difference(
+        missing=sorted(found.missing),
+        update=dict(sorted(found.update.items())),
+        remove=dict(sorted(found.remove.items())),
+        pending=dict(sorted(found.pending.items())),
+        empty=sorted(found.empty),
+        same=found.same,
+    )
 
 
 def _present(found: Difference, name: str, block: BlockAtNode, rule: RuleAtRse | None) -> None:
@@ -96,8 +111,6 @@ def update_reason(block: BlockAtNode, rule: RuleAtRse) -> Update | None:
 
 
 def _absent(found: Difference, name: str, block: BlockAtNode | None, rule: RuleAtRse) -> None:
-    if block is not None and block.complete:
-        return
     if block is not None and block.is_open and block.here >= block.files:
         found.same += 1  # an open block with all its files here has lost nothing
         return

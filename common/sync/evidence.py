@@ -21,6 +21,11 @@ def without_size(reading: Reading, rules: Mapping[str, RuleAtRse], found: Differ
     return [name for name in dict.fromkeys([*found.remove, *marked]) if name not in reading.blocks]
 
 
+def loose(rules: Mapping[str, RuleAtRse]) -> list[str]:
+    """The marks that no person approved and that are not swept yet: together they must not pass the budget."""
+    return [name for name, rule in rules.items() if rule.marked and not rule.approved and not rule.ending]
+
+
 def case_of(
     asked: tuple[str, str, str, str],
     reading: Reading,
@@ -56,6 +61,7 @@ def case_of(
         own=None if dataset in EVERYTHING else tally(rule for name, rule in rules.items() if inside(name)),
         spent_bytes=sum(_bytes(reading, name, bytes_of) for name, rule in rules.items() if rule.marked),
         present=len(present),
+        loose={name: _bytes(reading, name, bytes_of) for name in loose(rules)},
         standing=sum(
             _should_stand(rules[name], name in present, reading.blocks.get(name), keep_partial) for name in read
         ),

@@ -1,7 +1,8 @@
 """What stops a mass removal? Limits over the whole site, and a person's approval of exactly one set.
 
 What would be gone is (marked + to remove), of all our rules at the RSE. Marks stand in Rucio itself, so small steps
-within the time of grace add up without a store. The guard decides new marks only: a mark is its own permission.
+within the time of grace add up without a store. A mark is its own permission, with one exception: plans made at the
+same moment do not see each other's marks, so marks that nobody approved are held where they pass the budget together.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Limit(StrEnum):
     BLOCKS = "blocks"
     BYTES = "bytes"
     SHRUNK = "shrunk"
+    MARKED = "marked"
     TAPE = "tape"
     CUSTODIAL = "custodial"
     UNKNOWN = "unknown"
@@ -70,8 +72,9 @@ class Case:
     `remove`: what would be marked. `pending`: what is marked, within the same selection, with the reason read now.
     `site`: all our rules at the RSE; `own`: those of the dataset pattern where one was asked for. `spent_bytes`: of all
     that is marked at the RSE. `present`: complete blocks that PhEDEx lists; `standing`: our rules that should be among
-    them (not marked, not kept by a person, not ending). `doubt`: why the reasons could not be found out, if so.
-    `command`: what was asked for, as a person would type it.
+    them (not marked, not kept by a person, not ending). `loose`: the marks at the RSE that no person approved and that
+    are not swept, with their bytes. `doubt`: why the reasons and bytes could not be found out, if so. `command`:
+    what was asked for, as a person would type it.
     """
 
     node: str
@@ -85,6 +88,7 @@ class Case:
     spent_bytes: int = 0
     present: int
     standing: int
+    loose: Mapping[str, int] = field(default_factory=dict)
     tape: bool = False
     doubt: str = ""
     approve: str = ""
@@ -103,7 +107,8 @@ class Ruling(Struct, frozen=True, kw_only=True):
 
     `share`, `number`, `bytes`: what would be marked then if all of it were, what is marked already included.
     `checksum`: of that set; it stays the same while blocks go from *to mark* to *marked*. `command`: what would let
-    exactly this set pass; "" where nothing is held, or where no approval helps. `sweep`: whether marks may be acted on.
+    exactly this set pass; "" where nothing is held, or where no approval helps. `sweep`: whether marks may be acted on;
+    `kept`: those that may not all the same, for they passed the budget together.
     """
 
     allowed: list[str]
@@ -117,6 +122,7 @@ class Ruling(Struct, frozen=True, kw_only=True):
     command: str
     approved: bool
     sweep: bool
+    kept: list[str] = []
 
     @property
     def limit(self) -> Limit | None:
@@ -126,12 +132,16 @@ class Ruling(Struct, frozen=True, kw_only=True):
 
 def rule(case: Case) -> Ruling:
     """The guard's decision. An approval lets pass exactly the set whose checksum it is, else it lets pass nothing."""
-    final = list(_final(case)) if case.remove else []
-    approved = bool(case.remove) and not final and case.approve == checksum_of(case)
+    loose = sorted(case.pending.keys() & case.loose.keys())
+    over = list(_over(case)) if loose else []
+    asks = bool(case.remove or over)
+    final = list(_final(case)) if asks else []
+    approved = asks and not final and case.approve == checksum_of(case)
     single = {} if approved or final else dict(_single(case))
     whole = final if approved or final else list(_whole(case, single))
     held = dict.fromkeys(case.remove, whole[0].limit) | single if whole else single
-    stops = whole + _of_single(single)
+    kept = loose if over and not approved else []
+    stops = whole + (over if kept and not final else []) + _of_single(single)
     return Ruling(
         allowed=sorted(case.remove.keys() - held.keys()),
         held=dict(sorted(held.items())),
@@ -141,9 +151,10 @@ def rule(case: Case) -> Ruling:
         marked=case.site.marked,
         bytes=case.spent_bytes + sum(one.bytes for one in case.remove.values()),
         checksum=checksum_of(case),
-        command=_command(case) if held and _may_be_approved(case) else "",
+        command=_command(case) if (held or kept) and _may_be_approved(case) else "",
         approved=approved,
         sweep=approved or not any(_distrust(case)),
+        kept=kept,
     )
 
 
@@ -161,7 +172,7 @@ def checksum_of(case: Case) -> str:
 def _final(case: Case) -> Iterator[Stop]:
     """What stops everything, an approval too."""
     if case.doubt:
-        yield Stop(Limit.DOUBT, f"why blocks are missing could not be found out: {case.doubt}")
+        yield Stop(Limit.DOUBT, f"why blocks are missing and how large they are could not be found out: {case.doubt}")
     elif case.approve and case.approve != checksum_of(case):
         yield Stop(
             Limit.APPROVAL,
@@ -236,6 +247,26 @@ def _totals(case: Case, rest: Collection[Leaving]) -> Iterator[Stop]:
         yield Stop(Limit.BLOCKS, says, budget.blocks)
     if (total := case.spent_bytes + sum(one.bytes for one in rest)) > budget.bytes:
         yield Stop(Limit.BYTES, f"would mark {size(total)}, limit {size(budget.bytes)} at one time", budget.bytes)
+
+
+def _over(case: Case) -> Iterator[Stop]:
+    """Why marks that nobody approved may not be acted on: together they pass the budget that each plan kept to.
+
+    One mark alone was no sum of plans, so it is never held here. Where the bytes are not known that is a reason too.
+    """
+    budget, number = case.budget, len(case.loose)
+    if number < 2:
+        return
+    says = f"{count(number, 'mark')} that nobody approved: "
+    if (share := number / max(case.site.rules, 1)) > budget.share:
+        of = f"{percent(share)} of {count(case.site.rules, 'rule')}"
+        yield Stop(Limit.MARKED, f"{says}{of}, limit {percent(budget.share)}", budget.share)
+    if number > budget.blocks:
+        yield Stop(Limit.MARKED, f"{says}limit {budget.blocks:,} at one time", budget.blocks)
+    if (total := sum(case.loose.values())) > budget.bytes:
+        yield Stop(Limit.MARKED, f"{says}{size(total)}, limit {size(budget.bytes)} at one time", budget.bytes)
+    if case.doubt:
+        yield Stop(Limit.MARKED, f"{says}their bytes are not known", budget.bytes)
 
 
 def _share(tally: Tally, number: int) -> float:

@@ -12,6 +12,11 @@ from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse
 from common.sync.diff import Difference
 from common.sync.guard import Ruling
 
+# So long after its plan began to read a batch may still remove; after that it only adds. Ten minutes less than the
+# usual time of grace, for a write that is under way and clocks that differ: when a mark is due, all marks are there of
+# plans that did not see it.
+PERMISSION = timedelta(minutes=50)
+
 
 class Limits(Struct, frozen=True, kw_only=True):
     """How large a page of a plan and a batch may be. A block with more files than `files` is a batch alone."""
@@ -36,7 +41,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     `work`: the missing and to-update names of this page. `remove`: what should not be there, with the reason.
     `pending`: what is marked for removal already, with the time from which it may be swept (None: never by itself).
     `removals`: why this plan removes nothing at all, "" where it may; then `ruling` is the guard's word on `remove`.
-    `sweep`: the marked blocks that are due; `unswept`: those that stay because PhEDEx's list is not believed.
+    `sweep`: the marked blocks that are due; `unswept`: those that stay, for PhEDEx's list is not believed or too many
+    were marked. `approve`: marked blocks whose marks a person approves with this plan.
     `existing`: our rules at the RSE; `present`: complete blocks that PhEDEx says are there.
     """
 
@@ -63,6 +69,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     ruling: Ruling | None = None
     sweep: list[str] = []
     unswept: list[str] = []
+    approve: list[str] = []
 
     @property
     def in_sync(self) -> bool:
@@ -76,9 +83,10 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 class Removals(Struct, frozen=True, kw_only=True):
-    """What a plan may remove, at the time `at`: why nothing at all if so, the guard's word, and how long marks last.
+    """What a plan may remove: why nothing at all if so, the guard's word, and how long marks last.
 
-    `keep_partial`: a marked block of which PhEDEx has some files at the node is not swept.
+    `at`: the time before the first of the two readings. `keep_partial`: a marked block of which PhEDEx has some files
+    at the node is not swept.
     """
 
     at: datetime
@@ -86,6 +94,18 @@ class Removals(Struct, frozen=True, kw_only=True):
     ruling: Ruling | None = None
     grace: float = 0
     keep_partial: bool = False
+
+
+class Marks(Struct, frozen=True, kw_only=True):
+    """What becomes of the marked blocks: from when on each may be swept, which are now, and which are not though due.
+
+    `approve`: those that a person approves with this plan and whose marks do not say so yet.
+    """
+
+    due_at: dict[str, datetime | None]
+    sweep: list[str]
+    unswept: list[str]
+    approve: list[str]
 
 
 def make_plan(
@@ -109,10 +129,7 @@ def make_plan(
     work = names[: min(limits.page, limit or limits.page)]
     more = len(names) > len(work) and limit is None
     node, rse, account, dataset = where
-    due_at = {name: _due_at(rules[name], removals) for name in found.pending}
-    kept = reading.blocks if removals.keep_partial else {}
-    due = [name for name, at in due_at.items() if at and at <= removals.at and name not in kept]
-    may_sweep = removals.ruling is not None and removals.ruling.sweep
+    marks = marks_of(reading, rules, found, removals)
     return Plan(
         node=node,
         rse=rse,
@@ -121,7 +138,7 @@ def make_plan(
         missing=found.missing,
         update={name: str(why) for name, why in found.update.items()},
         remove={name: str(why) for name, why in found.remove.items()},
-        pending=due_at,
+        pending=marks.due_at,
         empty=found.empty,
         same=found.same,
         existing=len(rules),
@@ -135,8 +152,30 @@ def make_plan(
         doubts=[f"{doubt.pattern}: {doubt.reason}" for doubt in reading.doubts],
         removals=removals.none,
         ruling=removals.ruling,
-        sweep=due if may_sweep else [],
-        unswept=[] if may_sweep or removals.none else due,
+        sweep=marks.sweep,
+        unswept=marks.unswept,
+        approve=marks.approve,
+    )
+
+
+def marks_of(reading: Reading, rules: Mapping[str, RuleAtRse], found: Difference, removals: Removals) -> Marks:
+    """What may be swept: what was marked for the time of grace when the readings began, and the guard does not keep.
+
+    The time before the readings, so that all marks of plans that overlapped are among them: a permission to mark is
+    shorter than the time of grace.
+    """
+    due_at = {name: _due_at(rules[name], removals) for name in found.pending}
+    partial = reading.blocks if removals.keep_partial else {}
+    due = [name for name, at in due_at.items() if at and at <= removals.at and name not in partial]
+    ruling = removals.ruling
+    kept = set(ruling.kept) if ruling and ruling.sweep else set(due)
+    sweep = [name for name in due if name not in kept] if ruling else []
+    approved = found.pending if ruling and ruling.approved else {}
+    return Marks(
+        due_at=due_at,
+        sweep=sweep,
+        unswept=[] if removals.none else sorted(set(due).difference(sweep)),
+        approve=[name for name in approved if not (rules[name].approved or rules[name].ending)],
     )
 
 

@@ -80,8 +80,11 @@ def verdict(ruling: Ruling) -> list[str]:
     lines = [f"Guard: {count(len(ruling.allowed), 'block')} may be marked."] if ruling.allowed else []
     lines += [f"Held ({stop.limit}): {stop.says}." for stop in ruling.stops]
     lines += [] if ruling.sweep else ["Nothing that is marked is swept either."]
+    lines += [f"{count(len(ruling.kept), 'marked block')} stay until a person has looked."] if ruling.kept else []
     lines += [f"To allow exactly this: {ruling.command}"] if ruling.command else []
-    return [*lines, f"Checksum of what is or would be marked: {ruling.checksum}"] if ruling.held else lines
+    return (
+        [*lines, f"Checksum of what is or would be marked: {ruling.checksum}"] if ruling.held or ruling.kept else lines
+    )
 
 
 def _remarks(plan: Plan) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
 
 import re2
 
@@ -21,13 +23,23 @@ def compiled(expression: str, what: str) -> Predicate:
 
     Raises UsageError that names `what` for an expression that RE2 refuses.
     """
+    regex = _regex(expression, what)
+    return lambda name: regex.search(name) is not None
+
+
+def whole(expression: str, what: str) -> Predicate:
+    """The same for an expression that must match all of a name."""
+    regex = _regex(expression, what)
+    return lambda name: regex.fullmatch(name) is not None
+
+
+def _regex(expression: str, what: str) -> Any:
     try:
-        regex = re2.compile(expression, _options)
+        return re2.compile(expression, _options)
     except re2.error as error:
         detail = error.args[0] if error.args else error
         text = detail.decode() if isinstance(detail, bytes) else str(detail)
         raise UsageError(f"{what}: {expression!r} is no regular expression that RE2 takes: {text}") from None
-    return lambda name: regex.search(name) is not None
 
 
 def like(pattern: str) -> Predicate:
@@ -39,7 +51,12 @@ def like(pattern: str) -> Predicate:
         return lambda _: True
     parts = (".*" if c in "*%" else "." if c == "?" else re.escape(c) for c in pattern)
     regex = re2.compile("".join(parts))
-    return lambda name: regex.fullmatch(name.partition("#")[0]) is not None
+
+    @lru_cache(maxsize=1000)  # a dataset has many blocks, one after the other
+    def is_like(dataset: str) -> bool:
+        return regex.fullmatch(dataset) is not None
+
+    return lambda name: is_like(name.partition("#")[0])
 
 
 def selection(dataset: str, select: Iterable[str], ignore: Iterable[str]) -> Predicate:
@@ -47,6 +64,8 @@ def selection(dataset: str, select: Iterable[str], ignore: Iterable[str]) -> Pre
     inside = like(dataset)
     wanted = [compiled(text, "select") for text in select if text]
     unwanted = [compiled(text, "ignore") for text in ignore if text]
+    if not (wanted or unwanted):
+        return inside
 
     def chosen(name: str) -> bool:
         return inside(name) and all(w(name) for w in wanted) and not any(u(name) for u in unwanted)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -30,18 +30,27 @@ LIBRARIES = {
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+on_loss: list[Callable[[], None]] = []  # called for each line that is lost; the metrics count here
+
+
 def setup(
-    level: str = "", default: str = "ERROR", stream: TextIO | None = None, environ: Mapping[str, str] | None = None
+    level: str = "",
+    default: str = "ERROR",
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] | None = None,
+    form: str = "",
 ) -> None:
-    """From here on there is one handler, on the root: key=value, or JSON where PHEDEX_RUCIO_LOG_FORMAT=json.
+    """From here on there is one handler, on the root: key=value, or JSON where PHEDEX_RUCIO_LOG_FORMAT (else `form`)
+    is `json`.
 
     `level` (else PHEDEX_RUCIO_LOG_LEVEL, else `default`) is ours; libraries are quiet unless it is DEBUG.
+    A device that takes no line (full, or its reader is gone) costs that line and nothing else.
     Raises ValueError for a level that logging does not have.
     """
     environ = os.environ if environ is None else environ
     level = (level or environ.get(LEVEL, "") or default).upper()
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(Fields(json_lines=environ.get(FORMAT, "").lower() == "json"))
+    handler = Lines(stream or sys.stderr)
+    handler.setFormatter(Fields(json_lines=(environ.get(FORMAT, "") or form).lower() == "json"))
     logging.basicConfig(handlers=[handler], level=level, force=True)
     logging.captureWarnings(True)
     for name, (quiet, loud) in LIBRARIES.items():
@@ -53,6 +62,48 @@ def _under_root(library: logging.Logger, level: str) -> None:
         library.removeHandler(handler)
     library.propagate = True
     library.setLevel(level)
+
+
+class Lines(logging.Handler):
+    """Writes each line at once and whole to a stream, which may be none, full or closed: what is lost is counted.
+
+    Past Python's own buffer where there is a descriptor: what stays in a buffer of a device that was full is written
+    again and again, and makes the exit code of the process 120.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._descriptor = _descriptor(stream)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """The line is written, or counted as lost."""
+        try:
+            self._write(self.format(record) + "\n")
+        except Exception:  # noqa: BLE001 - a log must never be the end of what it tells about
+            for tell in on_loss:
+                tell()
+
+    def _write(self, line: str) -> None:
+        if self._descriptor is not None:
+            left = line.encode(errors="backslashreplace")
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        elif self._stream is not None:
+            self._stream.write(line)
+            self._stream.flush()
+        else:
+            raise OSError("no stream to write to")
+
+
+def _descriptor(stream: TextIO | None) -> int | None:
+    """The file descriptor of the process' own stderr, or none: other streams keep their own order."""
+    if sys.__stderr__ is None or stream is not sys.__stderr__:
+        return None
+    try:
+        return sys.__stderr__.fileno()
+    except (OSError, ValueError):
+        return None
 
 
 class Fields(logging.Formatter):

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from common.phedex.client import Phedex
+from common.phedex.trust import FilesMissing
 from common.rucio.session import Rucio
 from common.sync.catalogue import RuleAtRse
 from common.sync.diff import Update, update_reason
-from consumers.apply import contents, deep, replicas, rules
+from consumers.apply import contents, deep, late, replicas, rules
 from consumers.apply.batch import Batch, Fate
 from consumers.apply.contents import Files, Seen
+from consumers.apply.late import Late
 from consumers.apply.rules import Found
-
-
-@dataclass(frozen=True)
-class Sides:
-    """The two doors of this thread."""
-
-    phedex: Phedex
-    rucio: Rucio
+from consumers.apply.sides import Sides
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some blocks of a batch, their rules, why each of these needs work, and what Rucio has of the blocks."""
+    """Some blocks of a batch, their rules, why each of these needs work, and what Rucio has of the blocks.
 
-    rucio: Rucio
+    `held_at`: the RSEs where rules of this sync, here or elsewhere, hold each block already; `late`: the files that are
+    to join those.
+    """
+
+    sides: Sides
     batch: Batch
     found: Found
     reasons: dict[str, Update | None]
     seen: Seen
+    held_at: dict[str, set[str]]
+    late: dict[str, Late] = field(default_factory=dict)
+
+    @property
+    def rucio(self) -> Rucio:
+        return self.sides.rucio
 
     @property
     def rse(self) -> str:
@@ -43,8 +49,7 @@ def bring(sides: Sides, batch: Batch, names: list[str], *, thorough: bool = Fals
     Safe to repeat after an error, which is how races are settled: what was done is seen and left out the next time.
     """
     names = batch.open(names)
-    open_ = contents.existing(sides.rucio, names)
-    found = rules.find(sides.rucio, batch.site, [name for name in names if name in open_], thorough=thorough)
+    found = rules.find(sides.rucio, batch.site, names, thorough=thorough)
     reasons = {name: reason(batch, found, name) for name in names if name in found.ours}
     for name, why in reasons.items():
         if why is None and not batch.deep:
@@ -55,8 +60,9 @@ def bring(sides: Sides, batch: Batch, names: list[str], *, thorough: bool = Fals
     _read_files(sides.phedex, batch, deeper)
     deeper = batch.open(deeper)
     wanted = {name: batch.files[name] for name in deeper}
+    open_ = contents.existing(sides.rucio, deeper) if deeper else {}
     seen = contents.look(sides.rucio, wanted, open_, found.ours.keys() & wanted.keys())
-    chunk = Chunk(sides.rucio, batch, found, reasons, seen)
+    chunk = Chunk(sides, batch, found, reasons, seen, late.held_at(sides.sites, batch.site, found.locks))
     _drop_conflicts(chunk, deeper)
     _complete(chunk, batch.open(deeper))
     _change(chunk, [name for name in batch.open(names) if name in found.ours])
@@ -82,6 +88,9 @@ def _read_files(phedex: Phedex, batch: Batch, names: list[str]) -> None:
     unread = [name for name in names if name not in batch.files]
     files, doubts = phedex.files_at(batch.node, unread) if unread else ({}, {})
     batch.files |= {name: {file.name: file for file in listed} for name, listed in files.items()}
+    for name in files:
+        if (listed := len(batch.files[name])) < batch.blocks[name].files:
+            doubts[name] = FilesMissing(f"{listed} are listed, and the block has {batch.blocks[name].files}")
     for name, doubt in doubts.items():
         batch.end(name, Fate.DOUBTFUL, f"{name}: its files are not trusted: {doubt}")
 
@@ -98,16 +107,18 @@ def _complete(chunk: Chunk, names: list[str]) -> None:
     ruled = [name for name in names if name in chunk.found.ours]
     for name in ruled:
         _look_at_ruled(chunk, name)
+    for name in chunk.batch.open([name for name in names if name not in ruled]):
+        _hold_back(chunk, name)
     whole = chunk.batch.whole
     todo = {name: chunk.batch.files[name] for name in chunk.batch.open(names) if name not in whole}
-    late = {name: _late(chunk, name) for name in todo}
-    _attach(chunk, {name: {k: v for k, v in files.items() if k not in late[name]} for name, files in todo.items()})
-    for name, files in late.items():
-        if files:
-            _attach_late(chunk, name, files)
+    to_join = {name: _late(chunk, name) for name in todo}
+    chunk.late.update(late.find(chunk.sides, chunk.batch.site, to_join, chunk.held_at))
+    _attach(chunk, {name: {k: v for k, v in files.items() if k not in to_join[name]} for name, files in todo.items()})
     for name in todo:
-        if name not in ruled and name not in chunk.batch.fates:
-            _judge(chunk, name)
+        if name in ruled:
+            _join(chunk, name)
+        else:
+            _judge(chunk, name, to_join[name])
     whole.difference_update(ruled)
 
 
@@ -118,6 +129,7 @@ def _look_at_ruled(chunk: Chunk, name: str) -> None:
     miscounted for good (41.5.1). It waits until the rule is gone, and is then a new block.
     """
     files, inside = chunk.batch.files[name], chunk.seen.contents[name]
+    _withdraw(chunk, name)
     lack = _lack(chunk, name)
     strangers = replicas.strangers(files, inside)
     _look_deep(chunk, name, lack)
@@ -125,24 +137,57 @@ def _look_at_ruled(chunk: Chunk, name: str) -> None:
         note = f"{name}: its rule ends and {lack}: waits until Rucio has taken the rule away"
         chunk.batch.end(name, Fate.WITHHELD, note)
     elif strangers:
-        chunk.batch.strangers[name] = {file: one for file, one in inside.items() if file not in files}
+        _note_strangers(chunk, name)
         chunk.batch.notes[name] = f"{name}: {strangers}"
     if not lack and name in chunk.seen.attached:
         chunk.batch.whole.add(name)
 
 
-def _lack(chunk: Chunk, name: str) -> str:
-    """What of PhEDEx' files is not available here; after a deep look only what could not be made so."""
+def _withdraw(chunk: Chunk, name: str) -> None:
+    """What Rucio was about to transfer here is here: another site's file joined the block as its rule was made.
+
+    Nothing can keep that from happening, for Rucio has no request that makes a rule only for the files that were seen.
+    """
+    ordering = [rule.id for rule in chunk.found.every[name] if rule.id in chunk.found.ordering]
+    if rules.withdraw(chunk.rucio, chunk.found, chunk.rse, name, ordering):
+        _revive(chunk, name, chunk.batch.files[name])
+
+
+def _hold_back(chunk: Chunk, name: str) -> None:
+    """A block that cannot have its rule yet gets no replicas here either: nothing would lead to them if it left."""
+    strangers = replicas.strangers(chunk.batch.files[name], chunk.seen.contents[name])
+    if strangers:
+        if chunk.batch.deep:
+            _note_strangers(chunk, name)
+        chunk.batch.end(name, Fate.WITHHELD, f"{name}: not added: {strangers}")
+
+
+def _note_strangers(chunk: Chunk, name: str) -> None:
+    """The files of the block that PhEDEx does not list: what a deep look may take away, where a plan permits it."""
     files, inside = chunk.batch.files[name], chunk.seen.contents[name]
+    chunk.batch.strangers.setdefault(name, {}).update({f: one for f, one in inside.items() if f not in files})
+
+
+def _lack(chunk: Chunk, name: str, waiting: Collection[str] = ()) -> str:
+    """What of PhEDEx' files is not available here; after a deep look only what could not be made so.
+
+    Without those that wait to join the block.
+    """
+    inside = chunk.seen.contents[name]
+    files = {file: one for file, one in chunk.batch.files[name].items() if file not in waiting}
     look = replicas.lacking_of if inside.keys() - files.keys() else replicas.lacking
     lack = look(chunk.rucio, chunk.rse, name, files.keys())
     if not (lack and chunk.batch.deep):
         return lack
+    return look(chunk.rucio, chunk.rse, name, files.keys()) if _revive(chunk, name, files) else lack
+
+
+def _revive(chunk: Chunk, name: str, files: Collection[str]) -> list[str]:
     revived = deep.revive(chunk.rucio, chunk.rse, files)
     if revived:
         chunk.batch.revived[name] = chunk.batch.revived.get(name, []) + revived
         chunk.batch.written = True
-    return look(chunk.rucio, chunk.rse, name, files.keys()) if revived else lack
+    return revived
 
 
 def _look_deep(chunk: Chunk, name: str, lack: str) -> None:
@@ -151,8 +196,9 @@ def _look_deep(chunk: Chunk, name: str, lack: str) -> None:
         return
     files, inside, found = chunk.batch.files[name], chunk.seen.contents[name], chunk.found
     if orphans := deep.orphans(chunk.rucio, chunk.rse, name, inside, files):
-        chunk.batch.orphans[name] = orphans
-        chunk.batch.notes[name] = f"{name}: {len(orphans)} replicas in no block, such as {orphans[0]}: left as they are"
+        chunk.batch.orphans[name] = sorted(orphans)
+        chunk.batch.strangers.setdefault(name, {}).update(orphans)
+        chunk.batch.notes[name] = f"{name}: {len(orphans)} replicas of files that left it, such as {min(orphans)}"
     if not lack:
         ended = deep.end_surplus(chunk.rucio, found.ours[name], found.every[name], len(files))
         chunk.batch.surplus_rules += ended
@@ -160,8 +206,8 @@ def _look_deep(chunk: Chunk, name: str, lack: str) -> None:
 
 
 def _late(chunk: Chunk, name: str) -> Files:
-    """The files that are to join a block which rules of this sync, here or elsewhere, hold already."""
-    if name not in chunk.found.held_at:
+    """The files of the block that are not in it, where rules of this sync, here or elsewhere, hold it already."""
+    if name not in chunk.held_at:
         return {}
     inside = chunk.seen.contents[name]
     return {file: there for file, there in chunk.batch.files[name].items() if file not in inside}
@@ -174,23 +220,35 @@ def _attach(chunk: Chunk, files: dict[str, Files]) -> None:
         chunk.batch.attach(name, attached)
 
 
-def _attach_late(chunk: Chunk, name: str, files: Files) -> None:
-    needs = sorted(chunk.found.held_at[name] | {chunk.rse})
-    done = replicas.attach_late(chunk.rucio, chunk.rse, name, files, needs)
+def _join(chunk: Chunk, name: str) -> None:
+    """The files that came late are in the block where that costs no rule a transfer; the others wait.
+
+    Once the block has its rule here, which is made for the files that are in it.
+    """
+    if name not in chunk.late:
+        return
+    files, unable = chunk.late[name].files, chunk.late[name].unable
+    done = late.join(chunk.rucio, name, chunk.late[name], chunk.seen)
     chunk.batch.attach(name, done)
     waiting = sorted(files.keys() - done.keys())
     if waiting:
-        note = f"{name}: {len(waiting)} files, such as {waiting[0]}, wait until all of {', '.join(needs)} have them"
-        chunk.batch.end(name, Fate.WITHHELD, note)
+        until = f"PhEDEx has the block at {', '.join(unable)}" if unable else "its replicas are available"
+        note = f"{name}: {len(waiting)} files, such as {waiting[0]}, wait to join it until {until}"
+        chunk.batch.notes[name] = note
+        if name in chunk.found.ours:
+            chunk.batch.end(name, Fate.WITHHELD, note)
 
 
-def _judge(chunk: Chunk, name: str) -> None:
-    """The block may have a rule, or is withheld: Rucio is never asked for a file that it would have to transfer."""
-    files, inside = chunk.batch.files[name], chunk.seen.contents[name]
-    if replicas.all_new(name, files, chunk.seen):
+def _judge(chunk: Chunk, name: str, waiting: Collection[str]) -> None:
+    """The block may have a rule, or is withheld: Rucio is never asked for a file that it would have to transfer.
+
+    Files that are still to join it are no reason: they are not in the block for Rucio yet. Without a rule here no site
+    that the block left could let go of it, and these files would wait for that site for ever.
+    """
+    if replicas.all_new(name, chunk.batch.files[name], chunk.seen):
         chunk.batch.whole.add(name)
         return
-    lack = replicas.strangers(files, inside) or _lack(chunk, name)
+    lack = _lack(chunk, name, waiting)
     if lack:
         chunk.batch.end(name, Fate.WITHHELD, f"{name}: no rule: {lack}")
     else:
@@ -221,4 +279,5 @@ def _add(chunk: Chunk, names: list[str]) -> None:
     for part in rules.add(chunk.rucio, chunk.batch.site, blocks):
         chunk.batch.written = True
         for name in part:
+            _join(chunk, name)
             chunk.batch.end(name, Fate.ADDED)

@@ -25,6 +25,8 @@ class Fate(StrEnum):
     WITHHELD = "withheld"
     CONFLICT = "conflicts"
     NOT_AT_NODE = "not_at_node"
+    RULED_LATE = "ruled_late"
+    LEFT_OUT = "left_out"
     EMPTY = "empty"
     DOUBTFUL = "doubtful"
     WOULD_MARK = "would_mark"
@@ -33,6 +35,17 @@ class Fate(StrEnum):
     PENDING = "pending"
     SWEPT = "swept"
     KEPT_LAST_COPY = "kept_last_copy"
+
+
+TOLD = {
+    "added": (Fate.ADDED, Fate.RULED_LATE),
+    "updated": (Fate.UPDATED,),
+    "revived": (Fate.REVIVED,),
+    "marked": (Fate.MARKED,),
+    "swept": (Fate.SWEPT,),
+    "held": (Fate.WITHHELD, Fate.KEPT_LAST_COPY),
+    "conflicts": (Fate.CONFLICT,),
+}
 
 
 @dataclass
@@ -89,6 +102,14 @@ class Batch:
     def named(self, *fates: Fate) -> list[str]:
         """The names that met one of the fates, in order."""
         return sorted(name for name, fate in self.fates.items() if fate in fates)
+
+    def told(self) -> dict[str, list[str]]:
+        """The blocks of which something is to be told, by what became of them: for the event, at most a batch's names.
+
+        What was found as it should be, or waits for its time, is not among them.
+        """
+        named = {word: self.named(*fates) for word, fates in TOLD.items()} | {"failed": sorted(self.failed)}
+        return {word: names for word, names in named.items() if names}
 
     def counts(self) -> dict[str, int]:
         """Blocks by fate, with the files and bytes attached and removed; what is nought is left out but `in_sync`."""

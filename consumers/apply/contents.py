@@ -78,8 +78,9 @@ def make(rucio: Rucio, names: Iterable[str], seen: Seen) -> bool:
 def fill(rucio: Rucio, rse: str, files: Mapping[str, Files], seen: Seen) -> None:
     """The files are in their blocks with replicas at the RSE, and the blocks are in their containers.
 
-    Requests hold at most `rucio_files` files; the containers come with the last one, so that a block whose files are
-    not all in is found by the next run.
+    Requests hold at most `rucio_files` files, or one block that Rucio has already: where a block leaves while it is
+    attached, what is there must be all that Rucio has of it, for then it gets its rule after all (`unruled`). The
+    containers come with the last request, so that a block whose files are not all in is found by the next run.
     """
     requests = list(_packed(_pieces(rucio, rse, files, seen), rucio.main.rucio_files)) or [[]]
     requests[-1] = requests[-1] + _into_containers([name for name in files if name not in seen.attached])
@@ -88,27 +89,30 @@ def fill(rucio: Rucio, rse: str, files: Mapping[str, Files], seen: Seen) -> None
             dids.attach(rucio, request)
 
 
-def _pieces(rucio: Rucio, rse: str, files: Mapping[str, Files], seen: Seen) -> Iterator[Attachment]:
+def _pieces(rucio: Rucio, rse: str, files: Mapping[str, Files], seen: Seen) -> Iterator[list[Attachment]]:
+    """The attachments of each block: those of one that Rucio has belong together."""
     for name in sorted(files):
-        ordered = [_as_known(file, seen.file(name, file.name)) for _, file in sorted(files[name].items())]
-        for part in sliced(ordered, rucio.main.rucio_files):
-            yield Attachment(parent=name, files=tuple(part), rse=rse)
+        ordered = [as_known(file, seen.file(name, file.name)) for _, file in sorted(files[name].items())]
+        parts = sliced(ordered, rucio.main.rucio_files)
+        pieces = [Attachment(parent=name, files=tuple(part), rse=rse) for part in parts]
+        yield from [pieces] if name in seen.open_ else ([piece] for piece in pieces)
 
 
-def _as_known(file: File, theirs: File | None) -> File:
-    """Without the checksum where Rucio's file has none: it would take that for another file (41.5.1)."""
+def as_known(file: File, theirs: File | None) -> File:
+    """The file without the checksum where Rucio's file has none: it would take that for another file (41.5.1)."""
     return File(file.name, file.bytes) if theirs is not None and not theirs.adler32 else file
 
 
-def _packed(pieces: Iterable[Attachment], size: int) -> Iterator[list[Attachment]]:
+def _packed(pieces: Iterable[list[Attachment]], size: int) -> Iterator[list[Attachment]]:
     request: list[Attachment] = []
     files = 0
-    for piece in pieces:
-        if request and files + len(piece.files) > size:
+    for together in pieces:
+        more = sum(len(piece.files) for piece in together)
+        if request and files + more > size:
             yield request
             request, files = [], 0
-        request.append(piece)
-        files += len(piece.files)
+        request += together
+        files += more
     if request:
         yield request
 

@@ -36,8 +36,8 @@ def end_surplus(rucio: Rucio, kept: RuleAtRse, every: Iterable[RuleAtRse], files
     return len(surplus)
 
 
-def orphans(rucio: Rucio, rse: str, name: str, inside: Files, files: Files) -> list[str]:
+def orphans(rucio: Rucio, rse: str, name: str, inside: Files, files: Files) -> Files:
     """The replicas at the RSE of files that were once in the block and are in nothing now: a removal cut short."""
-    former = dids.former(rucio, name).keys() - inside.keys() - files.keys()
+    former = {file: one for file, one in dids.former(rucio, name).items() if file not in inside and file not in files}
     standing = replicas.standing(rucio, former)
-    return sorted(file for file, one in standing.items() if rse in one.states and not one.parents)
+    return {file: former[file] for file, one in standing.items() if rse in one.states and not one.parents}

@@ -3,46 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from common.errors import UsageError
-from common.names import is_node
 from common.phedex.client import Phedex
-from common.rucio.rses import Site, Switch, find_site
+from common.rucio.rses import Site
 from common.rucio.rules import Lock
-from common.rucio.session import Rucio
-from common.settings.model import Settings
+from consumers.apply.contents import Files
 from consumers.apply.last_copy import Elsewhere
-
-
-@dataclass
-class Sites:
-    """The sites of other nodes, each looked up once; None for a node without an RSE that the sync may use."""
-
-    rucio: Rucio
-    settings: Settings
-    found: dict[str, Site | None] = field(default_factory=dict)
-
-    def of(self, node: str) -> Site | None:
-        """The site of a node that the sync serves."""
-        if node not in self.found:
-            self.found[node] = self._find(node)
-        return self.found[node]
-
-    def _find(self, node: str) -> Site | None:
-        """A node whose RSE is not clear is no place to rely on."""
-        policy = self.settings.site(node)
-        try:
-            site = find_site(self.rucio, node, policy) if policy.run else None
-        except UsageError:
-            return None
-        return None if site is None or site.switch is Switch.FROZEN else site
-
-    def serving(self, inventory: str) -> list[tuple[str, Site]]:
-        """The nodes, with their sites, whose contents PhEDEx lists at a node: itself, or the tape's buffer."""
-        named = [node for node, policy in self.settings.sites.items() if policy.inventory_node == inventory]
-        own = [inventory] if self.settings.site(inventory).inventory_node in ("", inventory) else []
-        return [(node, site) for node in sorted({*named, *own}) if is_node(node) and (site := self.of(node))]
+from consumers.apply.sides import Sites
 
 
 @dataclass(frozen=True)
@@ -67,7 +35,7 @@ def read(sites: Sites, own: Site, where: Mapping[str, Mapping[str, bool]], locks
         serving = [(node, site) for one in complete for node, site in sites.serving(one) if site.rse != own.rse]
         places = {s.rse for _, s in serving if any((name, s.rse, account) in held for account in s.accounts)}
         beyond.elsewhere[name] = Elsewhere(frozenset(places), anywhere=bool(nodes))
-        beyond.takers[name] = [node for node, _ in serving]
+        beyond.takers[name] = [node for node, _ in serving if sites.would_take(node, name)]
         if complete:
             beyond.listed_at[name] = complete[0]
     return beyond
@@ -75,14 +43,18 @@ def read(sites: Sites, own: Site, where: Mapping[str, Mapping[str, bool]], locks
 
 def with_files(phedex: Phedex, beyond: Beyond, names: Iterable[str]) -> dict[str, Elsewhere]:
     """The same for some blocks, with the files that PhEDEx lists in them; not known where it is complete nowhere."""
+    known = {name: (beyond.elsewhere[name], files) for name, files in files_of(phedex, beyond, names).items()}
+    return {name: Elsewhere(one.places, one.anywhere, frozenset(files)) for name, (one, files) in known.items()}
+
+
+def files_of(phedex: Phedex, beyond: Beyond, names: Iterable[str]) -> dict[str, Files]:
+    """The files that PhEDEx lists in those of the blocks that it has complete anywhere: a request a node."""
     asked: dict[str, list[str]] = {}
     for name in names:
         if name in beyond.listed_at:
             asked.setdefault(beyond.listed_at[name], []).append(name)
-    found: dict[str, Elsewhere] = {}
+    found: dict[str, Files] = {}
     for node, blocks in asked.items():
         for name, files in phedex.files_at(node, blocks)[0].items():
-            before = beyond.elsewhere[name]
-            listed = frozenset(file.name for file in files)
-            found[name] = Elsewhere(before.places, before.anywhere, listed)
+            found[name] = {file.name: file for file in files}
     return found

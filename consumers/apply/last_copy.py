@@ -38,10 +38,15 @@ class Sweep(Struct, frozen=True):
 
 
 class Last(Struct, frozen=True):
-    """The file for which the whole block stays, and why."""
+    """The file for which the whole block stays, and why.
+
+    `apart`: those of its files that PhEDEx lists nowhere. They go all the same: while they are in the block, no place
+    that has it as PhEDEx has it now can get a rule, and so none could ever be relied on.
+    """
 
     file: str
     why: str
+    apart: Sweep = Sweep([], [], [], [])
 
 
 def decide(
@@ -53,7 +58,7 @@ def decide(
     case a file without another replica is detached before: deleting the last replica of an attached file tears its
     dataset out of the container (41.5.1). It must then be in nobody else's dataset, for Rucio's record of it goes too.
     """
-    sweep = Sweep([], [], [], [])
+    sweep, last = Sweep([], [], [], []), None
     for file in sorted(name for name, standing in files.items() if rse in standing.states):
         standing = files[file]
         if file in claimed:
@@ -61,7 +66,8 @@ def decide(
             continue
         if not any(standing.available_at(place) for place in elsewhere.places):
             if not elsewhere.nowhere(file):
-                return Last(file, _lack(standing, rse, elsewhere))
+                last = last or Last(file, _lack(standing, rse, elsewhere))
+                continue
             sweep.lost.append(file)
             if len(standing.states) == 1:
                 if others := _others(block, standing.parents):
@@ -69,7 +75,7 @@ def decide(
                 if block in standing.parents:
                     sweep.detach.append(file)
         sweep.delete.append(file)
-    return sweep
+    return sweep if last is None else Last(last.file, last.why, Sweep(sweep.lost, sweep.detach, [], sweep.lost))
 
 
 def _lack(standing: Standing, rse: str, elsewhere: Elsewhere) -> str:

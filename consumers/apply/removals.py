@@ -7,26 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from common.messages.meta import Meta, now
+from common.messages.commands import SyncBlocks
+from common.messages.meta import now
 from common.names import dataset_of
 from common.rucio import dids, replicas
 from common.rucio import rules as rucio_rules
 from common.rucio.dids import Attachment
 from common.rucio.inventory import is_ours, rule_of
 from common.rucio.rses import Switch, read_switch
-from common.rucio.session import sliced
-from common.settings.model import Settings, Site
-from common.sync.catalogue import GONE_BY, GONE_CYCLE, GONE_SINCE, GONE_WHY, RuleAtRse
+from common.rucio.session import Row, sliced
+from common.settings.model import Site
+from common.sync.catalogue import GONE_APPROVED, GONE_BY, GONE_CYCLE, GONE_SINCE, GONE_WHY, RuleAtRse
 from common.sync.diff import Removal, Surplus
+from common.sync.plan import PERMISSION
 from consumers.apply import claims, contents, elsewhere, rules
-from consumers.apply.additions import Sides
 from consumers.apply.batch import Batch, Fate
 from consumers.apply.contents import Files
-from consumers.apply.elsewhere import Beyond, Sites
+from consumers.apply.elsewhere import Beyond
 from consumers.apply.last_copy import Elsewhere, Last, Sweep, decide
 from consumers.apply.rules import Found
+from consumers.apply.sides import Sides
+
+LOCKS = ("locks_ok_cnt", "locks_replicating_cnt", "locks_stuck_cnt")
+CLOCKS = timedelta(minutes=10)  # so far apart may the clocks of two workers be
 
 
 class Halted(Exception):
@@ -35,15 +40,12 @@ class Halted(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """The removals of a batch: until when they are permitted, by which policy, and whose command it is."""
+    """The removals of a batch: by which policy, and the command that says until when and by whose approval."""
 
     sides: Sides
-    settings: Settings
     policy: Site
     batch: Batch
-    until: datetime | None
-    meta: Meta
-    sites: Sites
+    command: SyncBlocks
 
     @property
     def rse(self) -> str:
@@ -51,10 +53,11 @@ class Task:
 
 
 def is_permitted(until: datetime | None) -> bool:
-    """True while the permission of a plan lasts."""
+    """True while the permission of a plan lasts. One that lasts longer than any plan gives is nobody's."""
     if until is None:
         return False
-    return now() < (until if until.tzinfo else until.replace(tzinfo=UTC))
+    left = (until if until.tzinfo else until.replace(tzinfo=UTC)) - now()
+    return timedelta(0) < left <= PERMISSION + CLOCKS
 
 
 def candidates(batch: Batch, policy: Site, names: Iterable[str]) -> list[str]:
@@ -78,7 +81,8 @@ def remove(task: Task, names: list[str]) -> None:
     try:
         if not names or _is_dry(task, names, due):
             return
-        _check_switch(task)
+        check_switch(task)
+        _approve(task, found, names)
         _mark(task, found, [name for name in names if name not in due])
         if due:
             _sweep(task, found, where, due)
@@ -119,14 +123,14 @@ def _is_dry(task: Task, names: list[str], due: list[str]) -> bool:
     return task.batch.dry
 
 
-def _check_switch(task: Task) -> None:
+def check_switch(task: Task) -> None:
     switch = read_switch(task.sides.rucio, task.rse)
     if switch is not Switch.ON:
         raise Halted(f"the switch at {task.rse} says {switch}")
 
 
 def _check_permission(task: Task) -> None:
-    if not is_permitted(task.until):
+    if not is_permitted(task.command.removable_until):
         raise Halted("the permission to remove it has run out")
 
 
@@ -148,6 +152,16 @@ def _mark(task: Task, found: Found, names: list[str]) -> None:
         remove(task, task.batch.open(names))
 
 
+def _approve(task: Task, found: Found, names: list[str]) -> None:
+    """Marks that were made before, or are a moment ago, say that a person approves them, where one does."""
+    rules_ = [
+        rule for name in names for rule in found.every[name] if rule.marked and not (rule.approved or rule.ending)
+    ]
+    for rule in rules_ if task.command.approved else ():
+        _check_permission(task)
+        task.batch.written |= rules.approve(task.sides.rucio, rule.id, task.command.approved)
+
+
 def _whys(task: Task, names: list[str], found: Found) -> dict[str, str]:
     """Why each block leaves, in the words of the plan."""
     partial = task.batch.partial
@@ -161,12 +175,14 @@ def _whys(task: Task, names: list[str], found: Found) -> dict[str, str]:
 
 
 def _note(task: Task, why: str) -> dict[str, object]:
-    return {
+    meta, approved = task.command.meta, task.command.approved
+    note: dict[str, object] = {
         GONE_SINCE: int(now().timestamp()),
-        GONE_CYCLE: task.meta.cycle,
+        GONE_CYCLE: meta.cycle,
         GONE_WHY: why,
-        GONE_BY: task.meta.by,
+        GONE_BY: meta.by,
     }
+    return note | {GONE_APPROVED: approved} if approved else note
 
 
 # --- sweep -------------------------------------------------------------------------------------------------------
@@ -174,22 +190,30 @@ def _note(task: Task, why: str) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Look:
-    """What the sweep goes by: the files of each block (those that were detached before too), and where each stands."""
+    """What the sweep goes by: the files of each block (those that were detached before too), and where each stands.
+
+    `inside`: the files that each block has now.
+    """
 
     files: dict[str, Files]
     standing: dict[str, dict[str, replicas.Standing]]
+    inside: dict[str, Files]
 
 
 def _sweep(task: Task, found: Found, where: Mapping[str, Mapping[str, bool]], names: list[str]) -> None:
+    beyond = elsewhere.read(task.sides.sites, task.batch.site, {name: where[name] for name in names}, found.locks)
     look = _look(task, names)
-    beyond = elsewhere.read(task.sites, task.batch.site, {name: where[name] for name in names}, found.locks)
     rows = [row for name in names for row in rucio_rules.of_dataset(task.sides.rucio, name)]
-    ours = {row["id"]: rule_of(row, task.batch.site) for row in rows if is_ours(row, task.batch.site)}
-    names = _still_due(task, found, ours, names)
+    rules_ = [row for row in rows if is_ours(row, task.batch.site)]
+    ours = {row["id"]: rule_of(row, task.batch.site) for row in rules_}
+    names = _settled(task, look, rules_, _still_due(task, found, ours, names))
     held = claims.claimed(task.sides.rucio, task.rse, look.standing, found.locks, rows, ours=ours)
-    sweeps = _decide(task, look, beyond, held, names)
-    _take(task, look, sweeps)
-    _mend(task, [name for name, sweep in sweeps.items() if sweep.lost or not beyond.elsewhere[name].anywhere])
+    sweeps, apart = _decide(task, look, beyond, held, names)
+    take(task, look, apart)
+    mend(task, sorted(apart))
+    _withdraw(task, found, [row for row in rules_ if row["name"] in sweeps])
+    take(task, look, sweeps)
+    mend(task, [name for name, sweep in sweeps.items() if sweep.lost or not beyond.elsewhere[name].anywhere])
     for name in sweeps:
         for rule in found.every[name]:
             if not rule.ending:
@@ -197,6 +221,14 @@ def _sweep(task: Task, found: Found, where: Mapping[str, Mapping[str, bool]], na
                 rucio_rules.end(task.sides.rucio, rule.id)
                 task.batch.written = True
         task.batch.end(name, Fate.SWEPT)
+
+
+def _withdraw(task: Task, found: Found, rows: Iterable[Row]) -> None:
+    """No transfer outlives its rule: Rucio's cleaner cancels it only while the replica is there (41.5.1)."""
+    for row in rows:
+        if rucio_rules.is_ordering(row):
+            _check_permission(task)
+            task.batch.written |= rules.withdraw(task.sides.rucio, found, task.rse, row["name"], [row["id"]])
 
 
 def _look(task: Task, names: list[str]) -> Look:
@@ -208,7 +240,8 @@ def _look(task: Task, names: list[str]) -> Look:
         strays = [file for file in listed if file not in inside[name] and standing[file].parents]
         for file in strays:  # left this block for another
             del listed[file]
-    return Look(files, {name: {file: standing[file] for file in listed} for name, listed in files.items()})
+    standings = {name: {file: standing[file] for file in listed} for name, listed in files.items()}
+    return Look(files, standings, inside)
 
 
 def _still_due(task: Task, found: Found, ours: Mapping[str, RuleAtRse], names: list[str]) -> list[str]:
@@ -223,19 +256,45 @@ def _still_due(task: Task, found: Found, ours: Mapping[str, RuleAtRse], names: l
     return due
 
 
-def _decide(task: Task, look: Look, beyond: Beyond, held: set[str], names: list[str]) -> dict[str, Sweep]:
-    """What to do with each block that may go; the others stay, with the reason."""
-    verdicts = {name: _verdict(task, look, beyond.elsewhere[name], held, name) for name in names}
+def _settled(task: Task, look: Look, rows: Iterable[Row], names: list[str]) -> list[str]:
+    """A block waits while Rucio has not given its rule the locks of all its files.
+
+    It would give them to a rule that ends as well, and queue a transfer of a file whose replica went (41.5.1).
+    """
+    behind = {row["name"] for row in rows if not _has_locks(task, look, row)}
+    for name in behind.intersection(names):
+        task.batch.end(name, Fate.PENDING, f"{name}: waits until Rucio's evaluator has seen files that joined it")
+    return [name for name in names if name not in behind]
+
+
+def _has_locks(task: Task, look: Look, row: Row) -> bool:
+    """True where the rule has a lock on each file of its block.
+
+    Their number tells, but for a block that lost files: the lock of one that left may stand for one that joined.
+    """
+    name = row["name"]
+    inside = look.inside[name].keys()
+    if sum(row.get(key) or 0 for key in LOCKS) < len(inside):
+        return False
+    return look.files[name].keys() <= inside or inside <= rucio_rules.locked_by(task.sides.rucio, row["id"], task.rse)
+
+
+def _decide(
+    task: Task, look: Look, beyond: Beyond, held: set[str], names: list[str]
+) -> tuple[dict[str, Sweep], dict[str, Sweep]]:
+    """What to do with each block that may go, and with files of those that stay, for which the reason is told."""
+    verdicts = {name: judged(task, look, beyond.elsewhere[name], held, name) for name in names}
     unsure = [name for name, verdict in verdicts.items() if isinstance(verdict, Last)]
     for name, known in elsewhere.with_files(task.sides.phedex, beyond, unsure).items():
-        verdicts[name] = _verdict(task, look, known, held, name)
+        verdicts[name] = judged(task, look, known, held, name)
     for name, verdict in verdicts.items():
         if isinstance(verdict, Last):
             _keep(task, name, verdict, beyond.takers[name])
-    return {name: verdict for name, verdict in sorted(verdicts.items()) if isinstance(verdict, Sweep)}
+    apart = {name: v.apart for name, v in sorted(verdicts.items()) if isinstance(v, Last) and v.apart.delete}
+    return {name: v for name, v in sorted(verdicts.items()) if isinstance(v, Sweep)}, apart
 
 
-def _verdict(task: Task, look: Look, known: Elsewhere, held: set[str], name: str) -> Sweep | Last:
+def judged(task: Task, look: Look, known: Elsewhere, held: set[str], name: str) -> Sweep | Last:
     return decide(name, task.rse, look.standing[name], held, known)
 
 
@@ -255,7 +314,7 @@ def _keep(task: Task, name: str, last: Last, takers: list[str]) -> None:
     task.batch.end(name, Fate.KEPT_LAST_COPY, f"{name}: kept for {last.file}: {last.why}")
 
 
-def _take(task: Task, look: Look, sweeps: Mapping[str, Sweep]) -> None:
+def take(task: Task, look: Look, sweeps: Mapping[str, Sweep]) -> None:
     """The replicas are gone; while the rules still stand, so that none gets a tombstone on the way."""
     rucio, batch = task.sides.rucio, task.batch
     for name, sweep in sweeps.items():
@@ -277,7 +336,7 @@ def _take(task: Task, look: Look, sweeps: Mapping[str, Sweep]) -> None:
             )
 
 
-def _mend(task: Task, names: list[str]) -> None:
+def mend(task: Task, names: list[str]) -> None:
     """The blocks are in their containers: where two sites took the last copies at once, one tore them out.
 
     Done before their rules end, so that a run that is cut before it is repeated by the next.
@@ -289,56 +348,3 @@ def _mend(task: Task, names: list[str]) -> None:
     for name in there:
         if name not in inside[dataset_of(name)]:
             dids.attach(rucio, [Attachment(parent=dataset_of(name), names=(name,))])
-
-
-# --- files that a whole block should not have ----------------------------------------------------------------------
-
-
-def drop_strangers(task: Task) -> None:
-    """The files of complete blocks that PhEDEx lists no more have left: their replicas here, the last one's record too.
-
-    Only for a deep look that a plan permits. A replica goes while another site has one; whoever has the last detaches
-    the file before. So no site's rule loses its hold on what is still there, and no replica gets a tombstone.
-    """
-    names = [name for name in sorted(task.batch.strangers) if name not in task.batch.failed]
-    try:
-        _check_share(task, names)
-        _check_switch(task)
-        _drop(task, names)
-    except Halted as reason:
-        task.batch.notes |= {name: f"{name}: files that PhEDEx does not list stay: {reason}" for name in names}
-
-
-def _check_share(task: Task, names: list[str]) -> None:
-    """A batch loses no larger share of its files than a site may of its rules; custodial ones are a person's matter."""
-    blocks, policy = task.batch.blocks, task.policy
-    custodial = [name for name in names if blocks[name].custodial]
-    if custodial and policy.hold_custodial:
-        raise Halted(f"{custodial[0]} is custodial (hold_custodial)")
-    strange = sum(len(task.batch.strangers[name]) for name in names)
-    all_files = strange + sum(block.files for block in blocks.values())
-    if strange > policy.max_removal_share * all_files:
-        raise Halted(f"{strange} of {all_files} files of this batch, more than max_removal_share allows")
-
-
-def _drop(task: Task, names: list[str]) -> None:
-    rucio, batch = task.sides.rucio, task.batch
-    files = {name: batch.strangers[name] for name in names}
-    standing = replicas.standing(rucio, {file for listed in files.values() for file in listed})
-    look = Look(files, {name: {file: standing[file] for file in listed} for name, listed in files.items()})
-    found = rules.find(rucio, batch.site, names)
-    rows = [row for name in names for row in rucio_rules.of_dataset(rucio, name)]
-    ours = {row["id"] for row in rows if is_ours(row, batch.site)}
-    held = claims.claimed(rucio, task.rse, look.standing, found.locks, rows, ours=ours)
-    listed = {name: Elsewhere(listed=frozenset(batch.files[name])) for name in names}
-    verdicts = {name: _verdict(task, look, listed[name], held, name) for name in names}
-    sweeps = {name: verdict for name, verdict in verdicts.items() if isinstance(verdict, Sweep)}
-    _take(task, look, sweeps)
-    _mend(task, [name for name, sweep in sweeps.items() if sweep.lost])
-    for name, verdict in verdicts.items():
-        if isinstance(verdict, Last):
-            batch.notes[name] = f"{name}: kept for {verdict.file}: {verdict.why}"
-        elif not verdict.foreign:
-            del batch.strangers[name]
-            batch.notes.pop(name, None)
-            batch.fates[name] = Fate.UPDATED if verdict.delete else batch.fates[name]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
-from common.rucio import dids, replicas
-from common.rucio.dids import Attachment
-from common.rucio.session import Rucio, sliced
+from common.rucio import replicas
+from common.rucio.session import Rucio
 from consumers.apply.contents import Files, Seen
 
 
@@ -34,18 +33,3 @@ def all_new(name: str, files: Files, seen: Seen) -> bool:
     A file that was known may have a replica there in another state, which attaching leaves as it is (41.5.1).
     """
     return name not in seen.open_ and not any(file in seen.known for file in files)
-
-
-def attach_late(rucio: Rucio, rse: str, name: str, files: Files, needs: Iterable[str]) -> Files:
-    """Files join a block that rules hold already; returns those that did.
-
-    Rucio applies every rule of the block to a new file: where one has no replica it would queue a transfer. So the
-    replicas here are made first, and a file is attached only when it is available at each of the RSEs that it needs,
-    which every site's own turn makes true.
-    """
-    replicas.add(rucio, rse, files.values())
-    places = replicas.places(rucio, files)
-    ready = {file: files[file] for file, rses in places.items() if rses >= set(needs)}
-    for part in sliced(sorted(ready), rucio.main.rucio_files):
-        dids.attach(rucio, [Attachment(parent=name, names=tuple(part))])
-    return ready

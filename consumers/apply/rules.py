@@ -12,6 +12,7 @@ from common.rucio.inventory import is_ours, preferred, rule_of
 from common.rucio.rses import Site
 from common.rucio.session import Row, Rucio, sliced
 from common.sync.catalogue import (
+    GONE_APPROVED,
     GONE_HELD,
     GONE_SINCE,
     GROUP,
@@ -27,15 +28,15 @@ from common.sync.catalogue import (
 class Found(Struct, frozen=True):
     """Our rules on some blocks by name, the names whose rule has none of our meta yet, and who else holds a block.
 
-    `held_at`: the RSEs where a rule of this sync holds the block, this one or another. `every`: all our rules on a
-    block at the RSE, where older tools left more than one. `locks`: all that holds the blocks, anybody's and anywhere.
+    `every`: all our rules on a block at the RSE, where older tools left more than one. `locks`: all that holds the
+    blocks, anybody's and anywhere. `ordering`: our rules that have transfers queued, by id.
     """
 
     ours: dict[str, RuleAtRse]
     strange: set[str]
-    held_at: dict[str, set[str]]
     every: dict[str, list[RuleAtRse]]
     locks: list[rules.Lock]
+    ordering: frozenset[str] = frozenset()
 
 
 def find(rucio: Rucio, site: Site, names: list[str], *, thorough: bool = False) -> Found:
@@ -48,17 +49,14 @@ def find(rucio: Rucio, site: Site, names: list[str], *, thorough: bool = False) 
     rows = [row for row in (rules.find(rucio, rule) for rule in wanted) if row is not None]
     if thorough:
         rows += [row for name in names for row in rules.of_dataset(rucio, name)]
-    held_at: dict[str, set[str]] = defaultdict(set)
-    for lock in locks:
-        if lock.account in site.accounts or lock.account.startswith("sync_"):
-            held_at[lock.name].add(lock.rse)
     rows = list({row["id"]: row for row in rows if is_ours(row, site)}.values())
     rows.sort(key=lambda row: row["account"] != site.account)
     ours, strange = _ours(rows, site)
     every: dict[str, list[RuleAtRse]] = defaultdict(list)
     for row in rows:
         every[row["name"]].append(rule_of(row, site))
-    return Found(ours, strange, dict(held_at), dict(every), locks)
+    ordering = frozenset(row["id"] for row in rows if rules.is_ordering(row))
+    return Found(ours, strange, dict(every), locks, ordering)
 
 
 def _ours(rows: Iterable[Row], site: Site) -> tuple[dict[str, RuleAtRse], set[str]]:
@@ -97,6 +95,28 @@ def change(rucio: Rucio, rule: RuleAtRse, block: BlockAtNode) -> None:
         options["lifetime"] = None
     if options:
         rules.change(rucio, rule.id, options)
+
+
+def withdraw(rucio: Rucio, found: Found, rse: str, name: str, ordering: Iterable[str]) -> bool:
+    """What these rules of ours on a block have Rucio transfer to the RSE is cancelled; False where there is nothing.
+
+    Left alone where others hold the block there too: then it may be for them.
+    """
+    ordering, ours = list(ordering), {rule.id for rule in found.every[name]}
+    if not ordering or any(lock.name == name and lock.rse == rse and lock.rule not in ours for lock in found.locks):
+        return False
+    for rule in ordering:
+        rules.withdraw(rucio, rule)
+    return True
+
+
+def approve(rucio: Rucio, rule: str, checksum: str) -> bool:
+    """A marked rule's meta says which approval covers its mark; False where one does already, or the mark is gone."""
+    meta = parse_meta(rules.read(rucio, rule).get("meta"))
+    if GONE_SINCE not in meta or GONE_APPROVED in meta:
+        return False
+    rules.change(rucio, rule, {"meta": rules.as_text({**meta, GONE_APPROVED: checksum})})
+    return True
 
 
 def mark(rucio: Rucio, rule: str, note: Mapping[str, object]) -> bool:

@@ -13,14 +13,16 @@ from common.broker.consumer import Delivery
 from common.broker.publisher import Outgoing, Publisher, event_message
 from common.errors import BrokerAway, BrokerBlocked, BrokerError, DeadlineExceeded, InvalidMessage, NewerVersion
 from common.messages.commands import Command, kind_of
-from common.messages.meta import Meta, new_run, now
+from common.messages.meta import new_run, now
 from consumers.engine import outgoing
 from consumers.engine.health import DeadRun
+from consumers.engine.in_hand import Busy
 from consumers.engine.incoming import read, unreadable
 from consumers.engine.outgoing import Context, Execution
 from consumers.engine.probe import Outages
 from consumers.engine.result import Result, Stop
 from consumers.engine.settle import Away, Dead, Settlement, settle
+from consumers.engine.telling import LOST, Ended, Telling, planned
 
 if TYPE_CHECKING:
     from consumers.engine.world import World
@@ -30,17 +32,6 @@ log = logging.getLogger("phedex_rucio.worker")
 Handler = Callable[[Command, "World"], Result]
 WorldFactory = Callable[[Callable[[], None]], "World"]
 SETTLE_PAUSE, SETTLE_PAUSE_MAX = 0.5, 10.0
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How an execution ended: a word for the log and the messages that are confirmed before the acknowledgement."""
-
-    word: str
-    messages: list[Outgoing]
-    counts: dict[str, int] = field(default_factory=dict)
-    children: int = 0
-    error: BaseException | None = None
 
 
 class Source(Protocol):
@@ -66,36 +57,40 @@ class Doors:
     dead_run: DeadRun
     draining: threading.Event
     leaving: threading.Event  # the grace is over: nothing is waited for any more
+    busy: Busy = field(default_factory=Busy)
 
 
 class Hand:
-    """One thread's way through messages, with its own World (clients are one a thread)."""
+    """One thread's way through messages. Every execution has a World of its own: settings may have changed since."""
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
-        self._world: World | None = None
         self._deadline = 0.0
 
     def handle(self, delivery: Delivery) -> None:
         """The message is settled and acknowledged; or, where the broker or the grace period ends first, comes again."""
-        begun = time.monotonic()
-        try:
-            command = read(delivery.body, delivery.queue, delivery.message_id)
-        except (InvalidMessage, NewerVersion) as error:
-            self._unreadable(delivery, error)
-            return
-        ended = self._ended(command, delivery.queue)
-        settled = self._settle(delivery, ended.messages)
-        _report(command.meta, kind_of(command), command.key, ended if settled else Ended("lost", []), begun)
+        with Telling(delivery) as telling:
+            try:
+                command = read(delivery.body, delivery.queue, delivery.message_id)
+            except (InvalidMessage, NewerVersion) as error:
+                self._unreadable(delivery, error, telling)
+                return
+            with self._doors.busy.on(command):
+                ended = self._ended(command, delivery.queue)
+                settled = self._settle(delivery, ended.messages)
+            telling.ended(command.meta, command.key, ended if settled else LOST)
+            if settled and ended.result is not None:
+                ended.result.done()
 
     def checkpoint(self) -> None:
         """Raises Stop in a drain and after the deadline of the command in hand."""
+        self._doors.busy.step()
         if self._doors.draining.is_set() or time.monotonic() > self._deadline:
             raise Stop
 
     def _ended(self, command: Command, queue: str) -> Ended:
         self._doors.dead_run.enter()
-        if not self._doors.outages.enter(command.meta.id):
+        if not self._doors.outages.enter(command.meta.id, command.needs):
             return self._not_now(command, queue)
         try:
             ended = self._execution(command, queue)
@@ -114,7 +109,8 @@ class Hand:
         begun = time.monotonic()
         self._deadline = begun + self._doors.context.main.deadline
         try:
-            return self._succeeded(Execution(command, new_run()), begun)
+            with self._doors.busy.handling(command):
+                return self._succeeded(Execution(command, new_run()), begun)
         except Stop:
             return self._stopped(command, queue, begun)
         except (BrokerAway, BrokerBlocked) as error:
@@ -127,18 +123,16 @@ class Hand:
         kind = kind_of(execution.command)
         if kind not in self._doors.handlers:
             raise InvalidMessage(f"kind: {kind} is not served by this worker; the message is in the wrong queue")
-        result = self._doors.handlers[kind](execution.command, self._own_world())
+        result = self._doors.handlers[kind](execution.command, self._doors.world_factory(self.checkpoint))
         children = self._publish_children(execution, result)
-        event = outgoing.closed(execution, result, children, self._doors.context, time.monotonic() - begun)
-        return Ended(result.outcome.value, [event_message(event)], result.counts, children)
-
-    def _own_world(self) -> World:
-        if self._world is None:
-            self._world = self._doors.world_factory(self.checkpoint)
-        return self._world
+        event = outgoing.closed(execution, result, children, self._doors.context.worker, time.monotonic() - begun)
+        planned(execution.command, result)
+        return Ended(result.outcome.value, [event_message(event)], result.counts, children, result=result)
 
     def _publish_children(self, execution: Execution, result: Result) -> int:
         """Every child is confirmed (that of a failed part with its event); how many children."""
+        if not result.follow:
+            return 0  # most commands: what is lazy is true here
         number = 0
 
         def messages() -> Iterator[Outgoing]:
@@ -170,14 +164,14 @@ class Hand:
         messages = outgoing.settled(command, queue, settlement, self._doors.context, seconds)
         return Ended(type(settlement).__name__.lower(), messages, error=error)
 
-    def _unreadable(self, delivery: Delivery, error: Exception) -> None:
-        begun, main = time.monotonic(), self._doors.context.main
+    def _unreadable(self, delivery: Delivery, error: Exception, telling: Telling) -> None:
+        main = self._doors.context.main
         message = unreadable(delivery.body, delivery.message_id, error)
         settlement = settle(error, message.meta, main.attempts, len(main.wait_delays), now(), away=False)
         messages = outgoing.settled_unreadable(message, delivery.body, delivery.queue, settlement, self._doors.context)
-        self._settle(delivery, messages)
+        settled = self._settle(delivery, messages)
         word = "dead" if isinstance(settlement, Dead) else "retry"
-        _report(message.meta, delivery.queue, "", Ended(word, [], error=error), begun)
+        telling.ended(message.meta, "", Ended(word, [], error=error) if settled else LOST)
 
     def _settle(self, delivery: Delivery, messages: list[Outgoing]) -> bool:
         """The messages are confirmed and the delivery acknowledged; False if the broker will bring it again.
@@ -197,24 +191,3 @@ class Hand:
             else:
                 return True
         return False
-
-
-def _report(meta: Meta, kind: str, key: str, ended: Ended, begun: float) -> None:
-    """One line a handled message, all in fields."""
-    failed = ended.error is not None
-    log.log(
-        logging.WARNING if failed else logging.INFO,
-        "handled",
-        extra={
-            "kind": kind,
-            "key": key,
-            "cycle": meta.cycle,
-            "id": meta.id,
-            "attempt": meta.attempt,
-            "outcome": ended.word,
-            "counts": ended.counts,
-            "children": ended.children,
-            "seconds": round(time.monotonic() - begun, 3),
-            "error": f"{type(ended.error).__name__}: {ended.error}" if failed else "",
-        },
-    )

@@ -6,6 +6,8 @@ import logging
 import threading
 import time
 
+from common.telemetry import metrics
+
 log = logging.getLogger("phedex_rucio.worker")
 
 LIMIT = 20
@@ -48,8 +50,10 @@ class DeadRun:
                 self._keys.clear()
             if self.is_flood and not was_flood:
                 self._next = time.monotonic() + self._pause
+                metrics.FLOOD.set(1)
                 log.error("everything dies: one command a minute is tried", extra={"dead_in_a_row": len(self._keys)})
             if was_flood and not self.is_flood:
+                metrics.FLOOD.set(0)
                 log.warning("commands succeed again")
                 self._changed.notify_all()
 

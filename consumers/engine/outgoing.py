@@ -15,6 +15,7 @@ from common.messages.events import Closed, Retrying
 from common.messages.meta import Meta, child_id, new_run, now
 from common.outcome import Outcome
 from common.settings.model import Main
+from common.telemetry.redact import redact
 from consumers.engine.incoming import Unreadable, rewritten
 from consumers.engine.result import Failed, Result
 from consumers.engine.settle import MESSAGE_LENGTH, Away, Dead, Retry, Settlement, settle
@@ -40,7 +41,7 @@ def settled(command: Command, queue: str, settlement: Settlement, context: Conte
     """The messages that settle a command which did not succeed; published and confirmed, it may be acknowledged."""
     moved = with_meta(command, settlement.meta)
     if isinstance(settlement, Dead):
-        event = closed_dead(moved.meta, kind_of(moved), moved.key, context, seconds)
+        event = closed_dead(moved.meta, kind_of(moved), moved.key, context.worker, seconds)
         return [_fitting(moved, "", dead_name(kind_of(moved))), event_message(event)]
     if isinstance(settlement, Away):
         return [_fitting(moved, wait_name(context.main.wait_delays[0]), queue)]
@@ -90,7 +91,7 @@ def retrying(settlement: Retry, context: Context) -> Retrying:
     )
 
 
-def closed_dead(meta: Meta, kind: str, key: str, context: Context, seconds: float) -> Closed:
+def closed_dead(meta: Meta, kind: str, key: str, worker: str, seconds: float) -> Closed:
     """The event that a command is dead, with its last error."""
     return Closed(
         id=meta.id,
@@ -101,7 +102,7 @@ def closed_dead(meta: Meta, kind: str, key: str, context: Context, seconds: floa
         outcome=Outcome.DEAD,
         attempt=meta.attempt,
         seconds=round(seconds, 3),
-        worker=context.worker,
+        worker=worker,
         at=now(),
         error=meta.errors[-1] if meta.errors else None,
     )
@@ -112,7 +113,7 @@ def handed_back(command: Command, queue: str) -> list[Outgoing]:
     return [_fitting(command, COMMANDS, queue)]
 
 
-def closed(parent: Execution, result: Result, children: int, context: Context, seconds: float) -> Closed:
+def closed(parent: Execution, result: Result, children: int, worker: str, seconds: float) -> Closed:
     """The event that an execution ended; only to be published when all its children are confirmed."""
     meta = parent.command.meta
     return Closed(
@@ -125,11 +126,13 @@ def closed(parent: Execution, result: Result, children: int, context: Context, s
         outcome=result.outcome,
         counts=result.counts,
         names=result.names,
-        notes=result.notes,
+        notes=[redact(note) for note in result.notes],
+        changes=result.changes,
         guard=result.guard,
         attempt=meta.attempt,
         seconds=round(seconds, 3),
-        worker=context.worker,
+        as_of=result.as_of,
+        worker=worker,
         at=now(),
     )
 
@@ -144,9 +147,9 @@ def settled_unreadable(
         wait = wait_name(context.main.wait_delays[settlement.wait])
         return [Outgoing(wait, queue, content, meta.id), event_message(retrying(settlement, context))]
     kind = kind_in(queue) or queue
-    reason = {"error": f"{type(message.error).__name__}: {message.error}"[:MESSAGE_LENGTH]}
+    reason = {"error": redact(f"{type(message.error).__name__}: {message.error}")[:MESSAGE_LENGTH]}
     letter = Outgoing("", dead_name(kind), content, meta.id, kind, meta.cycle, reason)
-    return [letter, event_message(closed_dead(meta, kind, "", context, 0.0))]
+    return [letter, event_message(closed_dead(meta, kind, "", context.worker, 0.0))]
 
 
 def _fitting(command: Command, exchange: str, routing_key: str) -> Outgoing:

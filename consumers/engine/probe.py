@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 
 from common.broker.connection import jittered
 from common.errors import PhedexRucioError, System, Verdict
+from common.messages.fields import BOTH
 from common.messages.meta import now
 from common.settings.model import Main
+from common.telemetry import metrics
+from common.telemetry.redact import redact
 
 log = logging.getLogger("phedex_rucio.worker")
 
@@ -42,6 +45,7 @@ class Outages:
         self._asking = threading.Lock()
         self._turn = threading.Condition()
         self._since: dict[System, datetime] = {}
+        self._reasons: dict[System, str] = {}
         self._first: dict[str, int] = {}  # how often a command was the first after an outage, by id
         self._careful = self._trying = self._stopped = False
         self._stop = threading.Event()
@@ -50,6 +54,11 @@ class Outages:
     def away(self) -> bool:
         """True while any system is away."""
         return bool(self._since)
+
+    @property
+    def reasons(self) -> dict[System, str]:
+        """The systems that are away, each with how that showed."""
+        return dict(self._reasons)
 
     def is_away(self, error: BaseException) -> bool:
         """True if the error's system does not answer a small question: asked now, by one thread at a time."""
@@ -61,16 +70,35 @@ class Outages:
                 self._begin(system, reason)
             return system in self._since
 
-    def enter(self, ident: str) -> bool:
-        """Waits for this thread's turn while one command is tried alone; False if a system is away or we stop."""
+    def watch(self) -> None:
+        """Until `stop`: a system that has not answered anybody here for a while is asked, so that an idle worker knows.
+
+        To be run on a thread of its own.
+        """
+        while not self._stop.wait(jittered(self._main.probe_pause_max)):
+            for system in self._probes:
+                if system not in self._since and metrics.unheard(system) > self._main.probe_pause_max / 2:
+                    self._look(system)
+
+    def _look(self, system: System) -> None:
+        if reason := self._ask(system):
+            with self._asking:
+                if system not in self._since:
+                    self._begin(system, reason)
+
+    def enter(self, ident: str, needs: Set[System] = BOTH) -> bool:
+        """Waits for this thread's turn while one command is tried alone; False if what it needs is away or we stop."""
         with self._turn:
-            self._turn.wait_for(lambda: self.away or self._stopped or not (self._careful and self._trying))
-            if self.away or self._stopped:
+            self._turn.wait_for(lambda: self._lacks(needs) or self._stopped or not (self._careful and self._trying))
+            if self._lacks(needs) or self._stopped:
                 return False
             self._trying = True
             if self._careful:
                 self._first[ident] = self._first.get(ident, 0) + 1
             return True
+
+    def _lacks(self, needs: Set[System]) -> bool:
+        return not needs.isdisjoint(self._since)
 
     def is_suspect(self, ident: str) -> bool:
         """True for a command that was the first after an outage for the third time: it may be what brings it about.
@@ -100,16 +128,19 @@ class Outages:
         try:
             self._probes[system]()
         except PhedexRucioError as error:
-            return f"{type(error).__name__}: {error}" if error.verdict is Verdict.ASK else ""
+            return redact(f"{type(error).__name__}: {error}") if error.verdict is Verdict.ASK else ""
         except Exception as error:
             log.exception("a probe failed by itself", extra={"system": system.value})
-            return f"{type(error).__name__}: {error}"
+            return redact(f"{type(error).__name__}: {error}")
         return ""
 
     def _begin(self, system: System, reason: str) -> None:
         since = now()
+        metrics.AWAY.labels(system.value).set(1)
+        metrics.OUTAGES.labels(system.value).inc()
         with self._turn:
             self._since[system] = since
+            self._reasons[system] = reason
             self._careful = True
             self._turn.notify_all()
         log.warning("away", extra={"system": system.value, "reason": reason})
@@ -127,7 +158,9 @@ class Outages:
     def _end(self, system: System) -> None:
         with self._turn:
             since = self._since.pop(system)
+            del self._reasons[system]
             self._trying = False
             self._turn.notify_all()
+        metrics.AWAY.labels(system.value).set(0)
         log.warning("back", extra={"system": system.value, "since": since.isoformat()})
         self._changed(Change(system, since))

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from common.errors import PhedexRucioError, Verdict
 from common.messages.meta import MAX_ERRORS, Failure, Meta
+from common.telemetry.redact import redact
 from consumers.engine.backoff import wait_index
 
 MESSAGE_LENGTH = 500
@@ -61,9 +62,10 @@ def verdict(error: BaseException) -> Verdict:
 
 
 def failure(error: BaseException, at: datetime) -> Failure:
-    """The error as it stands in the message: class, text (500 characters), time, the end of its traceback."""
-    lines = "".join(traceback.format_tb(error.__traceback__)).splitlines()[-TRACEBACK_LINES:]
-    return Failure(class_=type(error).__name__, message=str(error)[:MESSAGE_LENGTH], at=at, traceback="\n".join(lines))
+    """The error as it stands in the message: class, text (500 characters), time, end of its traceback; no secrets."""
+    lines = redact("".join(traceback.format_tb(error.__traceback__))).splitlines()[-TRACEBACK_LINES:]
+    message = redact(str(error))[:MESSAGE_LENGTH]
+    return Failure(class_=type(error).__name__, message=message, at=at, traceback="\n".join(lines))
 
 
 def with_failure(meta: Meta, last: Failure) -> Meta:

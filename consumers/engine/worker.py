@@ -9,17 +9,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from common.broker import topology
+from common.broker.beats import VERSION, Beats
 from common.broker.connection import Connection, jittered
 from common.broker.consumer import Consumer, Delivery, Seat, seats
 from common.broker.publisher import Publisher, event_message
-from common.errors import BrokerError, System
+from common.errors import BrokerError, BrokerRefused, System
+from common.messages.beats import Beat, State
 from common.messages.commands import KINDS
 from common.messages.events import Away, Back
 from common.messages.meta import now
 from common.settings.model import Main
-from consumers.engine import killed
+from common.telemetry import metrics
+from consumers.engine import condition, killed
 from consumers.engine.execute import Doors, Hand, Handler, WorldFactory
 from consumers.engine.health import DeadRun
+from consumers.engine.in_hand import Busy
 from consumers.engine.outgoing import Context
 from consumers.engine.probe import Change, Outages
 
@@ -31,6 +35,11 @@ def seats_for(kinds: Sequence[str], threads: int) -> list[Seat]:
     now_queues = [topology.lanes_of(kind)[0] for kind in kinds]
     bulk = [kind for kind in kinds if KINDS[kind].lanes]
     return seats(now_queues, bulk, threads)
+
+
+def needs_of(queue: str) -> frozenset[System]:
+    """Which systems the commands of a queue need."""
+    return KINDS[queue.removesuffix(".now")].needs
 
 
 class Worker:
@@ -45,12 +54,19 @@ class Worker:
         world_factory: WorldFactory,
         probes: Mapping[System, Callable[[], None]],
         name: str,
+        notes: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        self.name = name
+        """`notes`: what a person should know of this process besides; it goes into its beats."""
+        self.name, self._notes = name, notes
+        self._started, self._busy = now(), Busy()
+        metrics.STILL.set_function(lambda: self._busy.stillest()[1])
+        self._state: State = "starting"
+        self._beats: Beats | None = None
         self._main, self._threads = main, threads
         self._seats = seats_for(kinds, threads)
         self._queues = [q for seat in self._seats for q in seat.queues]
         self._handlers, self._world_factory = handlers, world_factory
+        self._systems = list(probes)
         self._outages = Outages(probes, main, self._system_changed)
         self._dead_run = DeadRun()
         self._inbox: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
@@ -62,6 +78,28 @@ class Worker:
         self._publisher: Publisher | None = None
         self._consumer: Consumer | None = None
         self._pool: list[threading.Thread] = []
+        self._waiting_for = "not connected yet"
+
+    def alive(self) -> dict[str, str]:
+        """What is wrong with the parts of the worker itself, so that only a restart helps; "" for each that is well."""
+        return condition.alive(
+            (self._consuming, self._publishing),
+            self._pool,
+            draining=self._draining.is_set(),
+            stillest=self._busy.stillest(),
+            hangs_after=self._main.hangs_after,
+        )
+
+    def ready(self) -> dict[str, str]:
+        """What keeps commands from being carried out, by system; "" for each that answers as far as we know."""
+        return condition.ready(
+            (self._consuming, self._publishing),
+            self._outages.reasons,
+            self._systems,
+            waiting_for=self._waiting_for,
+            flood=self._dead_run.is_flood,
+            draining=self._draining.is_set(),
+        )
 
     @property
     def is_ready(self) -> bool:
@@ -84,7 +122,8 @@ class Worker:
     def run(self) -> bool:
         """Serves until `stop`; True if all that was in hand is settled, False if some of it will come again.
 
-        A broker that is away is waited for. The queues are declared where they are missing.
+        A broker that is away is waited for; one that refuses us is not: BrokerRefused. The queues are declared where
+        they are missing.
         """
         if not self._declared():
             return True
@@ -99,7 +138,10 @@ class Worker:
         while True:
             try:
                 topology.declare(self._main)
+            except BrokerRefused:
+                raise
             except BrokerError as error:
+                self._waiting_for = str(error)
                 log.warning("the broker is not ready: %s", error, extra={"worker": self.name})
                 if self._stop_within(pause):
                     return False
@@ -129,7 +171,9 @@ class Worker:
             self._dead_run,
             self._draining,
             self._leaving,
+            self._busy,
         )
+        self._beats = Beats(self._publishing, self._main.beat, self.beat)
         self._pool = [
             threading.Thread(target=self._serve, args=(Hand(doors),), name=f"hand-{i}", daemon=True)
             for i in range(self._threads)
@@ -137,6 +181,10 @@ class Worker:
         self._pool.append(threading.Thread(target=self._serve_killed, args=(doors,), name="killed", daemon=True))
         for thread in self._pool:
             thread.start()
+        if self._main.metrics_port:
+            threading.Thread(target=self._outages.watch, name="watch", daemon=True).start()
+        self._waiting_for = ""
+        self._is_now("ready")
 
     def _serve(self, hand: Hand) -> None:
         """One thread: message after message until there is a None."""
@@ -176,6 +224,7 @@ class Worker:
         """Consumers are cancelled first, so that nothing new starts; handlers see Stop at their next checkpoint."""
         assert self._consumer is not None
         log.info("worker stops", extra={"worker": self.name, "grace": self._main.grace})
+        self._is_now("draining")
         self._draining.set()
         self._consumer.stop()
         self._outages.stop()
@@ -210,19 +259,49 @@ class Worker:
 
     def _close(self) -> None:
         """The consuming connection first: what is not acknowledged goes back to the broker with it."""
+        self._is_now("ended")
         deadline = time.monotonic() + 5
         for connection in (self._consuming, self._publishing):
             if connection is not None:
                 connection.close(max(0.1, deadline - time.monotonic()))
 
     def _system_changed(self, change: Change) -> None:
-        """Nothing is taken while a system is away, and everybody may know."""
+        """Nothing that needs a system is taken while it is away, and everybody may know."""
         assert self._consumer is not None
-        if self._outages.away:
-            self._consumer.pause("away", self._queues)
+        pause = f"{change.system.value} away"
+        if change.reason:
+            self._consumer.pause(pause, [queue for queue in self._queues if change.system in needs_of(queue)])
         else:
-            self._consumer.resume("away")
+            self._consumer.resume(pause)
+        self._nudge()
         self._tell(change)
+
+    def beat(self) -> Beat:
+        """How this worker is now; waits for nothing."""
+        held_up = self._state == "ready" and self.is_held_up
+        flood = ["everything dies: one command a minute is tried"] if self._dead_run.is_flood else []
+        return Beat(
+            role="worker",
+            name=self.name,
+            version=VERSION,
+            state="held_up" if held_up else self._state,
+            started=self._started,
+            at=now(),
+            every=self._main.beat,
+            queues=self._queues,
+            threads=self._threads,
+            in_hand=self._busy.all(),
+            away=list(self._outages.reasons),
+            notes=[*self._notes(), *flood],
+        )
+
+    def _is_now(self, state: State) -> None:
+        self._state = state
+        self._nudge(last=state == "ended")
+
+    def _nudge(self, *, last: bool = False) -> None:
+        if self._beats is not None:
+            self._beats.stop() if last else self._beats.nudge()
 
     def _tell(self, change: Change) -> None:
         """The event is for people: a broker that does not take it must not keep the worker from its work."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 
 from common.errors import Untrusted
 from common.messages.commands import SyncSite
@@ -13,8 +14,8 @@ from common.rucio.rses import Site
 from common.settings.model import Site as Policy
 from common.sync.catalogue import Reading, RuleAtRse
 from common.sync.diff import Difference, set_unknown
-from common.sync.evidence import EVERYTHING, case_of, without_size
-from common.sync.guard import Budget, Limit, Ruling, rule
+from common.sync.evidence import EVERYTHING, case_of, loose, without_size
+from common.sync.guard import Budget, Case, Limit, Ruling, rule
 from common.sync.plan import Plan
 from common.sync.selection import selection
 from consumers.engine.world import World
@@ -27,25 +28,42 @@ def ruling_on(
 ) -> Ruling:
     """What the guard says of the removals found; those that PhEDEx does not know at all have that reason after it.
 
-    Where nothing new is to be marked nothing more is asked: the guard says only whether the reading may be acted on.
+    Where nothing new is to be marked, and marks are none or one, nothing more is asked: the guard says only whether
+    the reading may be acted on.
     """
     found = sides[2]
     policy = world.settings.site(command.node)
-    bytes_of, doubt = _catalogue(world, without_size(*sides)) if found.remove else ({}, "")
-    if found.remove and not doubt:
+    asks = bool(found.remove) or len(loose(sides[1])) > 1
+    bytes_of, doubt = _catalogue(world, without_size(*sides)) if asks else ({}, "")
+    if asks and not doubt:
         set_unknown(found, bytes_of)
-    case = case_of(
+    tape = bool(found.remove) and policy.hold_custodial and is_tape(command.node, world, site)
+    case = _case(command, policy, site, sides, bytes_of)
+    return rule(replace(case, tape=tape, doubt=doubt, approve=command.approve))
+
+
+def is_believed(
+    command: SyncSite, policy: Policy, site: Site, sides: tuple[Reading, Mapping[str, RuleAtRse], Difference]
+) -> bool:
+    """True where PhEDEx's list is neither empty nor much shorter than what we have, nor doubted in a part."""
+    return not sides[0].doubts and rule(_case(command, policy, site, sides, {})).sweep
+
+
+def _case(
+    command: SyncSite,
+    policy: Policy,
+    site: Site,
+    sides: tuple[Reading, Mapping[str, RuleAtRse], Difference],
+    bytes_of: Mapping[str, int],
+) -> Case:
+    return case_of(
         (command.node, site.rse, command.dataset, as_typed(command)),
         *sides,
         policy=selection("*", [policy.select], [policy.ignore]),
         keep_partial=policy.incomplete == "keep",
         bytes_of=bytes_of,
         budget=_budget(policy),
-        tape=bool(found.remove) and policy.hold_custodial and is_tape(command.node, world, site, policy),
-        doubt=doubt,
-        approve=command.approve,
     )
-    return rule(case)
 
 
 def _catalogue(world: World, names: list[str]) -> tuple[dict[str, int], str]:
@@ -56,10 +74,10 @@ def _catalogue(world: World, names: list[str]) -> tuple[dict[str, int], str]:
         return {}, f"{type(error).__name__}: {error}"
 
 
-def is_tape(node: str, world: World, site: Site, policy: Policy) -> bool:
+def is_tape(node: str, world: World, site: Site) -> bool:
     """True for a site on tape, as PhEDEx has the kind of its node or Rucio the type of its RSE."""
     nodes = world.phedex.nodes()
-    kinds = {nodes[name].kind for name in (node, policy.inventory_node) if name in nodes}
+    kinds = {nodes[name].kind for name in (node, site.listed_at) if name in nodes}
     return bool(kinds & set(TAPE)) or world.rucio.row("get_rse", site.rse, about=site.rse).get("rse_type") == "TAPE"
 
 
@@ -96,7 +114,7 @@ def report_of(command: SyncSite, plan: Plan) -> GuardReport | None:
         share=ruling.share,
         number=ruling.number,
         bytes=ruling.bytes,
-        held=len(ruling.held),
+        held=len(ruling.held) + len(ruling.kept),
         says=[stop.says for stop in ruling.stops],
         checksum=ruling.checksum,
         override=ruling.checksum if ruling.approved else ruling.command,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
+
+from msgspec.structs import replace
 
 from common.errors import NotOurs
 from common.messages.commands import SyncSite
@@ -12,44 +16,61 @@ from common.phedex.inventory import read_node
 from common.rucio.inventory import rules_at
 from common.rucio.rses import Site, Switch, find_site
 from common.settings.model import Site as Policy
+from common.settings.run import is_on
 from common.sync.catalogue import Reading, RuleAtRse
 from common.sync.deep import deep_names
 from common.sync.diff import Difference, diff, keep_incomplete
 from common.sync.plan import Limits, Plan, Removals, make_plan
 from common.sync.selection import selection
+from common.telemetry import spent
 from consumers.engine.world import World
-from consumers.planning.guarding import ruling_on
+from consumers.planning.guarding import is_believed, ruling_on
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Both sides of a node as read for one command, what differs, and the plan made of them."""
+    """Both sides of a node as read for one command from the time `at` on, what differs, and the plan made of them.
 
+    `may_drop`: a deep look, on this page or a later one, may take away files that PhEDEx lists no more.
+    """
+
+    at: datetime
     plan: Plan
     reading: Reading
     found: Difference
+    may_drop: bool
 
 
 def observe(command: SyncSite, world: World) -> Observed:
     """Read PhEDEx and Rucio for one node and compare them. Raises NotOurs, UnknownNode, or a system's error."""
+    began = now()
     policy = world.settings.site(command.node)
     site = site_of(command.node, world, policy)
-    reading = read_node(
-        world.phedex,
-        policy.inventory_node or command.node,
-        command.dataset,
-        split=policy.multi_das_calls,
-        checkpoint=world.checkpoint,
-    )
+    reading, rules = _read(command, world, site)
     world.checkpoint()
-    rules = rules_at(world.rucio, site)
     chosen = selection(command.dataset, *_narrowing(command, policy))
     found = diff(reading, rules, chosen)
     if policy.incomplete == "keep":
         keep_incomplete(found)
-    removals = _removals(command, world, site, (reading, rules, found))
+    removals = _removals(command, world, site, (reading, rules, found), began)
     deep = deep_names(reading, chosen) if command.deep else []
-    return Observed(_plan(command, policy, site, (reading, rules, found), removals, deep=deep), reading, found)
+    plan = _plan(command, policy, site, (reading, rules, found), removals, deep=deep)
+    may_drop = _may_drop(command, policy, site, (reading, rules, found), removals)
+    return Observed(began, plan, reading, found, may_drop)
+
+
+def _read(command: SyncSite, world: World, site: Site) -> tuple[Reading, dict[str, RuleAtRse]]:
+    """Both readings at once: Rucio writes an account's rules in one stream, for minutes if they are many.
+
+    Rucio's client belongs to the other thread until that has ended, also where PhEDEx fails. It is not asked before
+    PhEDEx has answered once, so that nothing is read in vain while that is away.
+    """
+    world.phedex.check_node(site.listed_at)
+    with ThreadPoolExecutor(1, "reads rules") as other:
+        rules = other.submit(spent.as_ours(rules_at), world.rucio, site)
+        split = world.settings.site(command.node).multi_das_calls
+        reading = read_node(world.phedex, site.listed_at, command.dataset, split=split, checkpoint=world.checkpoint)
+        return reading, rules.result()
 
 
 def site_of(node: str, world: World, policy: Policy) -> Site:
@@ -57,7 +78,7 @@ def site_of(node: str, world: World, policy: Policy) -> Site:
 
     Raises NotOurs with the reason where there is none, UnknownNode where PhEDEx does not know the node either.
     """
-    if not policy.run:
+    if not is_on(policy.run, now()):
         raise NotOurs(f"{node}: `run` is off in its settings")
     site = find_site(world.rucio, node, policy)
     if site is None:
@@ -85,19 +106,37 @@ def why_no_removals(command: SyncSite, policy: Policy, site: Site) -> str:
 
 
 def _removals(
-    command: SyncSite, world: World, site: Site, sides: tuple[Reading, Mapping[str, RuleAtRse], Difference]
+    command: SyncSite,
+    world: World,
+    site: Site,
+    sides: tuple[Reading, Mapping[str, RuleAtRse], Difference],
+    began: datetime,
 ) -> Removals:
     policy = world.settings.site(command.node)
     none = why_no_removals(command, policy, site)
     found = sides[2]
     ruling = None if none or not (found.remove or found.pending) else ruling_on(command, world, site, sides)
     return Removals(
-        at=now(),
+        at=began,
         none=none,
         ruling=ruling,
         grace=policy.removal_grace,
         keep_partial=policy.incomplete == "keep",
     )
+
+
+def _may_drop(
+    command: SyncSite,
+    policy: Policy,
+    site: Site,
+    sides: tuple[Reading, Mapping[str, RuleAtRse], Difference],
+    removals: Removals,
+) -> bool:
+    """A later page may what the root may: it has no guard's word of its own, so its reading must be believed."""
+    if not command.deep or why_no_removals(replace(command, after=""), policy, site):
+        return False
+    believed = removals.ruling.sweep if removals.ruling else is_believed(command, policy, site, sides)
+    return believed and not sides[0].doubts
 
 
 def _plan(

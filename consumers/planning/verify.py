@@ -51,10 +51,10 @@ def verify(command: SyncSite, world: World) -> Report:
     plan, reading = observed.plan, observed.reading
     report = Report(command.node, site.rse, pending=len(plan.pending), doubts=list(plan.doubts))
     report.findings += [Finding(Kind.RULE_SURPLUS, name, detail=str(why)) for name, why in plan.remove.items()]
-    rules = _rules(world.rucio, site)
+    rules = all_rules(world.rucio, site)
     for names in sliced(deep_names(reading, _chosen(command, world)), CHUNK):
         world.checkpoint()
-        _compare(report, world, site, {name: reading.blocks[name] for name in names}, rules)
+        look_at(report, world, site, {name: reading.blocks[name] for name in names}, rules)
     return report
 
 
@@ -63,7 +63,7 @@ def _chosen(command: SyncSite, world: World) -> Predicate:
     return selection(command.dataset, [policy.select, command.select], [policy.ignore, command.ignore])
 
 
-def _rules(rucio: Rucio, site: Site) -> dict[str, list[RuleAtRse]]:
+def all_rules(rucio: Rucio, site: Site) -> dict[str, list[RuleAtRse]]:
     """All our rules at the RSE, doubled ones too: one stream an account."""
     found: dict[str, list[RuleAtRse]] = {}
     for account in site.accounts:
@@ -73,11 +73,11 @@ def _rules(rucio: Rucio, site: Site) -> dict[str, list[RuleAtRse]]:
     return found
 
 
-def _compare(
+def look_at(
     report: Report, world: World, site: Site, blocks: Mapping[str, BlockAtNode], rules: Mapping[str, list[RuleAtRse]]
 ) -> None:
-    node = world.settings.site(report.node).inventory_node or report.node
-    files, doubts = world.phedex.files_at(node, blocks)
+    """The report has all that is wrong with these blocks, which are complete at its node. Few at a time: it is held."""
+    files, doubts = world.phedex.files_at(site.listed_at, blocks)
     report.findings += [Finding(Kind.UNREAD, name, detail=str(doubt)) for name, doubt in sorted(doubts.items())]
     listed = {name: {file.name: file for file in found} for name, found in files.items()}
     for name, there in _in_rucio(world.rucio, site, listed, rules):

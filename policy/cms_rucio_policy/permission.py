@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from rucio.common.types import InternalAccount
     from sqlalchemy.orm import Session
 
-# Generic denies `delete_replicas` to everyone, root included, and lets only root add an account. The sync deletes
-# the replicas that PhEDEx has no more, and makes one account a site.
-ADMIN_ACTIONS = frozenset({"add_account", "delete_replicas"})
+# Generic denies `delete_replicas` to everyone, root included, and lets only root add an account and read all distances
+# at once. The sync deletes the replicas that PhEDEx has no more, and makes one account a site; distances are compared.
+ADMIN_ACTIONS = frozenset({"add_account", "delete_replicas", "export"})
 
 
 def has_permission(

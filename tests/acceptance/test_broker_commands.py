@@ -79,8 +79,14 @@ def test_a_broker_that_is_away_is_said_in_one_line(more: tuple[str, ...], lines:
     assert "s3cret" not in result.stderr
 
 
-def test_a_worker_that_waits_for_its_broker_ends_in_order() -> None:
-    with started("worker", env={"AMQP_URL": "amqp://127.0.0.1:9/%2F"}) as process:
+def test_a_worker_that_waits_for_its_broker_ends_in_order(tmp_path: Path) -> None:
+    configuration = tmp_path / "rucio.cfg"  # a worker looks into it when it starts, and asks nobody yet
+    configuration.write_text(
+        "[client]\nrucio_host = http://127.0.0.1:9\nauth_host = http://127.0.0.1:9\nauth_type = userpass\n"
+        "username = u\npassword = p\naccount = root\n"
+    )
+    env = {"AMQP_URL": "amqp://127.0.0.1:9/%2F", "RUCIO_CONFIG": str(configuration)}
+    with started("worker", env=env) as process:
         said = until(process, "the broker is not ready: no connection to broker guest@127.0.0.1:9")
         assert "pika" not in said
         code, _ = ended(process, signal.SIGTERM)
@@ -110,7 +116,7 @@ def test_ctrl_c_ends_the_looking_and_says_that_the_work_goes_on(env: dict[str, s
         (("sync", "site", "Pisa"), "phedex-rucio: node: "),
         (("sync", "block", "/A/B/AOD", "--node", "T2_US_MIT"), "phedex-rucio: /A/B/AOD: no block name"),
         (("config", "check", "/nowhere.yaml"), "phedex-rucio: /nowhere.yaml: cannot be read"),
-        (("send", "nonsense"), "Usage: "),
+        (("send", "nonsense"), "phedex-rucio: Invalid value for "),
         (("sync",), "Usage: "),
     ],
 )

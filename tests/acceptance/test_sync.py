@@ -53,10 +53,8 @@ def snapshot(path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def world(tmp_path: Path, clean_rucio: RucioServer) -> Iterator[World]:
-    client = clean_rucio.client()
     for node in NODES:
-        make_site(client, node)
-    clean_rucio.close_clients()
+        make_site(clean_rucio, node)
     with snapshot(tmp_path / "phedex.sqlite") as url:
         yield World(url, clean_rucio, {"PHEDEX_URL": url, **clean_rucio.client_environment()})
 

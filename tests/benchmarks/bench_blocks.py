@@ -213,6 +213,7 @@ def measure(sides: TwoSides, blocks: int, files: int, slow: int, turns: int = 1)
             spent = way(sides, named(f"{prefix}{time.time_ns():x}", count, files))
             known = total.get(spent.way)
             if turn >= 0:
+                print(spent, file=sys.stderr, flush=True)  # whoever waits sees that it goes on
                 total[spent.way] = spent if known is None else _sum(known, spent)
     return total
 

@@ -36,6 +36,12 @@ def attach(name: str, files: list[dict[str, Any]], rse: str | None = None, ignor
     return step("attach_dids_to_dids", [one], ignore_duplicate=ignore)
 
 
+def attach_at(name: str, files: dict[str, list[dict[str, Any]]]) -> Step:
+    """The files, by RSE, in one request."""
+    every = [{**did(name), "dids": some, "rse": rse} for rse, some in files.items()]
+    return step("attach_dids_to_dids", every, ignore_duplicate=True)
+
+
 def rule(names: list[str], rse: str, account: str = ACCOUNT) -> Step:
     dids = [did(name) for name in names]
     return step(
@@ -54,6 +60,9 @@ HISTORY: list[Step] = [
     attach(BLOCK, [file(1), file(2), file(3, adler32=None)], X),
     attach(BLOCK, [file(1), file(2, size=11)], X),
     attach(BLOCK, [file(4), file(1, adler32="00000002")], Y),
+    attach_at(BLOCK, {X: [file(4), file(5)], Y: [file(5), file(2, size=11)]}),
+    attach_at(BLOCK, {X: [file(5)], Y: [file(5), file(2)]}),
+    attach_at(BLOCK, {X: [file(5)], Y: [file(5), file(2)]}),
     attach(OTHER, [file(9)]),
     attach(OTHER, [file(2)]),
     attach(OTHER, [file(2)], ignore=False),
@@ -71,7 +80,7 @@ HISTORY: list[Step] = [
     step("list_did_rules", "cms", BLOCK),
     step("add_replicas", Y, [file(1), file(7)]),
     step("list_dataset_replicas", "cms", BLOCK, deep=True),
-    step("list_replicas", [did("/store/data/1.root"), did("/store/data/7.root")], all_states=True),
+    step("list_replicas", [file(n) for n in (1, 2, 4, 5, 7)], all_states=True),
     step("get_replication_rule", "0" * 32),
     step("update_replication_rule", "0" * 32, {"lifetime": None}),
 ]
@@ -178,7 +187,7 @@ def _matters(verb: str, key: str, row: dict[str, Any]) -> bool:
 def both(clean_rucio: RucioServer) -> Iterator[tuple[Any, RucioModel]]:
     client = clean_rucio.client()
     for node in (X, Y):
-        make_site(client, node)
+        make_site(clean_rucio, node)
     yield client, RucioModel(rses={node: {"cms_type": "real", "pnn": node} for node in (X, Y)})
     clean_rucio.close_clients()
 

@@ -17,8 +17,8 @@ from common.rucio.session import Rucio
 from common.settings.model import Main, Site
 from common.sync.catalogue import File, parse_meta
 from tests.stack.rucio_server import RucioServer, forget_tokens
-from tests.stack.world import make_account, make_site
-from tests.two_sides import DATASET, NODE, OTHER, block, client_environment
+from tests.stack.world import client_environment, make_account, make_site
+from tests.two_sides import DATASET, NODE, OTHER, block
 
 ACCOUNT = "sync_t2_it_pisa"
 ROUNDS = 5
@@ -26,9 +26,8 @@ ROUNDS = 5
 
 @pytest.fixture
 def server(clean_rucio: RucioServer) -> Iterator[RucioServer]:
-    root = clean_rucio.client()
     for node in (NODE, OTHER):
-        make_site(root, node)
+        make_site(clean_rucio, node)
     with client_environment(clean_rucio):
         yield clean_rucio
 
@@ -186,7 +185,7 @@ def test_a_site_is_found_by_its_attributes(rucio: Rucio, server: RucioServer) ->
     assert find_site(rucio, "T2_DE_DESY", Site()) is None
     assert find_site(rucio, NODE, Site(rse="T2_XX_Nowhere")) is None
     root = server.client()
-    make_site(root, "T1_US_FNAL_Buffer", "T1_US_FNAL_Tape")
+    make_site(server, "T1_US_FNAL_Buffer", "T1_US_FNAL_Tape")
     tape = find_site(rucio, "T1_US_FNAL_Buffer", Site())
     assert tape is not None
     assert (tape.rse, tape.accounts) == ("T1_US_FNAL_Tape", ("sync_t1_us_fnal_tape", "sync_t1_us_fnal_buffer"))
@@ -195,7 +194,7 @@ def test_a_site_is_found_by_its_attributes(rucio: Rucio, server: RucioServer) ->
         find_site(rucio, NODE, Site())
     mended = find_site(rucio, NODE, Site(rse=OTHER, account="sync_mine"))
     assert mended is not None
-    assert mended.accounts == ("sync_mine", ACCOUNT)
+    assert mended.accounts == ("sync_mine", f"sync_{OTHER.lower()}", ACCOUNT)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,11 @@ from datasvc.build import Snapshot
 from datasvc.generate import Size, generate
 from datasvc.recording import load
 from datasvc.serve import running
+from tests.stack.processes import setpriv
 from tests.unit.datasvc.worlds import FULL, OPEN, PART, PISA, TAPE, fill
 
 WAIT = 30
+PROGRAM = [*setpriv(None), sys.executable, "-m", "phedex_rucio.datasvc"]
 
 
 class Service:
@@ -260,8 +262,7 @@ def test_a_wrong_faults_file_is_an_error_of_the_server(small: Service) -> None:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "phedex_rucio.datasvc", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*PROGRAM, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_the_command_line_makes_changes_and_serves(tmp_path: Path) -> None:
@@ -270,7 +271,7 @@ def test_the_command_line_makes_changes_and_serves(tmp_path: Path) -> None:
     assert made.stdout.startswith(f"{path}: 6 nodes, 30 blocks, ")
     changed = run("change", path, "--seed", "2", "--steps", "4")
     assert len(changed.stdout.splitlines()) == 4
-    serving = [sys.executable, "-m", "phedex_rucio.datasvc", "serve", path, "--port", "0"]
+    serving = [*PROGRAM, "serve", path, "--port", "0"]
     with subprocess.Popen(serving, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         url = child.stdout.readline().strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,28 @@ def test_a_file_that_phedex_lists_no_more_leaves_when_a_plan_permits(sides: TwoS
     assert kinds(verify(code=0)) == []
 
 
-def test_orphans_of_a_removal_cut_short_are_told(sides: TwoSides) -> None:
+def test_a_file_list_shorter_than_the_block_is_not_believed(sides: TwoSides) -> None:
+    name = sides.put(block(1))
+    world = sides.world()
+    phedex = world.phedex
+
+    class Shorter:
+        """PhEDEx, whose second answer is about a block that has lost a file meanwhile."""
+
+        def __getattr__(self, verb: str) -> Any:
+            return getattr(phedex, verb)
+
+        def files_at(self, node: str, blocks: Any) -> Any:
+            sides.snapshot.remove_file(files_of(name)[0][0])
+            return phedex.files_at(node, blocks)
+
+    late: Any = Shorter()
+    result = sides.sync(name, world=replace(world, phedex=late))
+    assert (result.counts["doubtful"], sides.replicas()) == (1, {})
+    assert "2 are listed, and the block has 3" in result.notes[0]
+
+
+def test_orphans_of_a_removal_cut_short_are_told_and_taken_where_a_plan_permits(sides: TwoSides) -> None:
     name = sides.put(block(1), files_of(block(1), 4))
     sides.sync(name)
     lost = files_of(name, 4)[3][0]
@@ -167,7 +189,12 @@ def test_orphans_of_a_removal_cut_short_are_told(sides: TwoSides) -> None:
     counts = sides.sync(name, deep=True).counts
     assert counts["orphans"] == 1
     assert "orphan" in kinds(verify(code=3))
-    sides.root.delete_replicas(NODE, dids(lost))
+    assert lost in sides.replicas(), "nobody permitted it to go"
+    soon = datetime.now(UTC) + timedelta(minutes=10)
+    policy = Site(max_removal_share=1)
+    sides.sync(name, world=sides.world(site=policy), deep=True, removable_until=soon)
+    assert lost not in sides.replicas()
+    assert len(sides.replicas()) == 3
 
 
 def test_verify_writes_its_conflicts_to_a_table(sides: TwoSides, tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from common.errors import Untrusted
 from common.messages.commands import Command, SyncBlocks, SyncSite, with_meta
 from common.messages.events import GuardReport
 from common.messages.meta import Meta
@@ -20,9 +23,9 @@ from common.sync.guard import Limit
 from common.sync.plan import Plan
 from consumers import sync_blocks, sync_site
 from consumers.engine.result import Failed, Result
+from datasvc.serve import running
 from tests.stack.rucio_server import RucioServer
-from tests.stack.world import make_site
-from tests.two_sides import NODE, TwoSides, block, close, files_of, two_sides
+from tests.two_sides import NODE, OTHER, TwoSides, block, close, files_of, two_sides
 
 META = Meta(id="c-1", cycle="c-1", by="somebody@here")
 WAITS = Site(removal_grace=3600)
@@ -207,7 +210,6 @@ def test_custodial_blocks_and_tape_wait_for_a_person(sides: TwoSides) -> None:
     assert (done.guard.limit, done.root.names) == (Limit.CUSTODIAL, {"held": [name]})
     sides.snapshot.add_replica(name, NODE, custodial=True)
     gone(sides, names[0])
-    make_site(sides.root, NODE, "T2_IT_Pisa_Tape", "TAPE")
     sides.root.update_rse(NODE, {"rse_type": "TAPE"})
     done = synced(sides, Site(rse=NODE))
     assert (done.guard.limit, done.root.names) == (Limit.TAPE, {"held": [names[0]]})
@@ -291,3 +293,88 @@ def test_a_dataset_command_decides_by_the_site_and_by_the_dataset(sides: TwoSide
     assert (nothing.guard.limit, nothing.guard.override) == (Limit.EMPTY, "")
     assert sorted(marks(sides)) == [few[1]]
     assert len(names) == 30
+
+
+def test_two_plans_of_one_reading_do_not_sweep_more_than_the_budget(sides: TwoSides) -> None:
+    """Each kept to the budget and saw nothing of the other: what they marked together waits for a person."""
+    other = "/Other/Processed-v1/RAW"
+    names = filled(sides) + [sides.put(block(n, other), files_of(block(n, other), 2)) for n in range(5)]
+    synced(sides)
+    lost = [*names[:2], *names[20:22]]
+    gone(sides, *lost)
+    worlds = [sides.world(site=WAITS) for _ in range(2)]
+    patterns = ("/Primary/*/*", other)
+    plans = [
+        sync_site.handle(SyncSite(node=NODE, dataset=pattern, select="#0000[01]$", meta=META), world)
+        for pattern, world in zip(patterns, worlds, strict=True)
+    ]
+    wide = Site(removal_grace=3600, max_removal_share=0.2)
+    for plan, world in zip(plans, worlds, strict=True):
+        for batch in list(plan.follow):
+            assert isinstance(batch, SyncBlocks)
+            sync_blocks.handle(batch, world)
+        close(world)
+    assert sorted(marks(sides)) == sorted(lost)
+    at_once = Site(removal_grace=0)
+    held = synced(sides, at_once)
+    assert (held.root.outcome, held.guard.limit, held.batches) == (Outcome.HELD, Limit.MARKED, [])
+    assert held.guard.says == ["4 marks that nobody approved: 16 % of 25 rules, limit 10 %"]
+    assert held.root.names == {"held": sorted(lost)}
+    assert held.guard.override == f"phedex-rucio sync site {NODE} --approve {held.guard.checksum} --reason '…'"
+    assert synced(sides).guard.checksum == held.guard.checksum  # said before they are due, too
+    assert synced(sides, wide).root.outcome is Outcome.IN_SYNC
+    looked = synced(sides, approve=held.guard.checksum, reason="two plans, both right")
+    assert (looked.root.outcome, looked.guard.approved_by) == (Outcome.CHANGED, "somebody@here")
+    assert [batch.approved for batch in looked.batches] == [held.guard.checksum]
+    gone(sides, names[5])
+    assert synced(sides).guard.limit is Limit.SHARE  # what was approved is spent all the same
+    sides.snapshot.add_replica(names[5], NODE)
+    assert synced(sides, at_once).names("swept") == sorted(lost)
+
+
+def test_every_page_of_a_deep_look_takes_away_what_phedex_lists_no_more(sides: TwoSides) -> None:
+    names = [sides.put(block(n), files_of(block(n), 12)) for n in range(6)]
+    synced(sides)
+    lost = files_of(names[5])[0][0]
+    sides.snapshot.remove_file(lost)
+    paged: dict[str, Any] = {"chunck": 2, "batch_blocks": 2}
+    for forbidden in (Site(adds_only=True, **paged), Site(max_removal_share=0, **paged)):
+        synced(sides, forbidden, deep=True)
+    gone(sides, *names[:3])  # the list has shrunk: nothing is taken away by it
+    assert synced(sides, Site(**paged), deep=True).guard.limit is Limit.SHARE
+    for name in names[:3]:
+        sides.snapshot.add_replica(name, NODE)
+    assert lost in sides.replicas()
+    done = synced(sides, Site(**paged), deep=True)
+    assert [batch.blocks for batch in done.batches] == [names[:2], names[2:4], names[4:]]
+    assert all(batch.deep and batch.removable_until and not batch.adds_only for batch in done.batches)
+    assert lost not in sides.replicas().keys() | sides.inside(names[5])
+    assert marks(sides) == {}
+    assert len(sides.replicas()) == 6 * 12 - 1
+
+
+def test_a_part_of_a_lying_phedex_is_left_alone_and_the_rest_goes_on(sides: TwoSides, tmp_path: Path) -> None:
+    """One letter's reply is wrong in each of PhEDEx's ways: nothing leaves there, elsewhere all goes on."""
+    other, faults = "/Quark/Processed-v1/RAW", tmp_path / "faults.json"
+    names = filled(sides, 10)
+    doubted = [sides.put(block(n, other), files_of(block(n, other), 2)) for n in range(10)]
+    synced(sides)
+    gone(sides, names[0], doubted[0])
+    sides.put(block(50, other), node=OTHER)  # rows for who is asked about another node
+    by_letter = Site(removal_grace=3600, multi_das_calls=True)
+    with running(sides.snapshot.path, faults) as url:
+        main = msgspec.structs.replace(sides.main, phedex_url=url, phedex_tries=1)
+        lying = replace(sides, main=main)
+        for kind in ("truncated", "no_call_time", "error_document", "other_rows", "other_call", "stale", "login"):
+            faults.write_text(json.dumps([{"call": "blockreplicas", "kind": kind, "match": "dataset=/Q"}]))
+            done = synced(lying, by_letter)
+            assert (done.root.outcome, done.root.counts["doubts"]) == (Outcome.HELD, 1), kind
+            assert sorted(marks(sides)) == [names[0]], kind
+        faults.write_text(json.dumps([{"call": "filereplicas", "kind": "no_call_time"}]))
+        new = sides.put(block(99, other))
+        with pytest.raises(Untrusted):
+            synced(lying, by_letter, adds_only=True)
+        faults.write_text("[]")
+        assert synced(lying, by_letter).names("added") == [new]
+    assert sorted(marks(sides)) == sorted([names[0], doubted[0]])
+    assert len(sides.replicas()) == 2 * 20 + 3

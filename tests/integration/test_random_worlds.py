@@ -64,10 +64,8 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, clean_rucio: RucioServer, amqp_url: str, request: pytest.FixtureRequest) -> Iterator[World]:
-    client = clean_rucio.client()
     for node in NODES:
-        make_site(client, node)
-    clean_rucio.close_clients()
+        make_site(clean_rucio, node)
     (tmp_path / "settings.yaml").write_text(SETTINGS)
     with Snapshot(tmp_path / "phedex.sqlite") as snapshot:
         for node in NODES:

@@ -54,9 +54,9 @@ def dids(*names: str) -> list[dict[str, str]]:
     return [{"scope": "cms", "name": name} for name in sorted(names)]
 
 
-def at_both(sides: TwoSides, *numbers: int) -> list[str]:
+def at_both(sides: TwoSides, *numbers: int, dataset: str = DATASET) -> list[str]:
     """Blocks that are at two sites, in both systems."""
-    names = [sides.put(block(n)) for n in numbers]
+    names = [sides.put(block(n, dataset)) for n in numbers]
     for name in names:
         sides.snapshot.add_replica(name, OTHER)
     for node in (NODE, OTHER):
@@ -130,6 +130,7 @@ def test_mark_then_sweep_then_cleaned(sides: TwoSides) -> None:
         (AT_ONCE, "On", {}),
         (AT_ONCE, "on", {"removable_until": None}),
         (AT_ONCE, "on", {"removable_until": datetime.now(UTC) - timedelta(seconds=1)}),
+        (AT_ONCE, "on", {"removable_until": datetime.now(UTC) + timedelta(days=1)}),
         (AT_ONCE, "on", {"adds_only": True}),
         (AT_ONCE, "on", {"dry": True}),
         (AT_ONCE, "on", {"deep": True}),
@@ -461,11 +462,7 @@ def test_killed_at_any_write_the_next_batch_goes_on(sides: TwoSides, judged: boo
 def test_two_sites_that_remove_at_once_keep_one_copy(sides: TwoSides) -> None:
     for turn in range(4):
         dataset = f"/Primary/Turn-{turn}/RAW"
-        names = [sides.put(block(n, dataset)) for n in range(4)]
-        for name in names:
-            sides.snapshot.add_replica(name, OTHER)
-        for node in (NODE, OTHER):
-            sides.sync(*names, node=node)
+        names = at_both(sides, *range(4), dataset=dataset)
         if turn % 2:  # both lose it, PhEDEx keeps only a part somewhere
             gone(sides, *names, node=OTHER)
             for name in names:
@@ -506,11 +503,7 @@ def at_once(sides: TwoSides, names: list[str]) -> list[Result | Exception]:
 def test_two_sites_and_a_block_that_phedex_has_nowhere(sides: TwoSides) -> None:
     for turn in range(4):
         dataset = f"/Primary/Turn-{turn}/RAW"
-        names = [sides.put(block(n, dataset)) for n in range(4)]
-        for name in names:
-            sides.snapshot.add_replica(name, OTHER)
-        for node in (NODE, OTHER):
-            sides.sync(*names, node=node)
+        names = at_both(sides, *range(4), dataset=dataset)
         for node in (NODE, OTHER):
             gone(sides, *names, node=node)
         for name in names:

@@ -40,7 +40,7 @@ def test_a_crashed_broker_keeps_confirmed_messages(broker: Broker, amqp_url: str
 def test_a_site_is_ready_for_rules_and_a_reset_empties_rucio(clean_rucio: RucioServer) -> None:
     client = clean_rucio.client()
     for _ in range(2):
-        assert world.make_site(client, NODE, "T1_FR_CCIN2P3_Tape", "TAPE") == "T1_FR_CCIN2P3_Tape"
+        assert world.make_site(clean_rucio, NODE, "T1_FR_CCIN2P3_Tape", "TAPE") == "T1_FR_CCIN2P3_Tape"
     assert [row["rse"] for row in client.list_rses(f"cms_type=real&pnn={NODE}")] == ["T1_FR_CCIN2P3_Tape"]
     client.add_dataset("cms", "/A/B-v1/RAW#1")
     client.add_replication_rule(
@@ -55,7 +55,7 @@ def test_a_site_is_ready_for_rules_and_a_reset_empties_rucio(clean_rucio: RucioS
 
 def test_the_cleaner_takes_an_expired_rule(clean_rucio: RucioServer) -> None:
     client = clean_rucio.client()
-    world.make_site(client, NODE)
+    world.make_site(clean_rucio, NODE)
     client.add_dataset("cms", "/A/B-v1/RAW#1")
     (rule,) = client.add_replication_rule([{"scope": "cms", "name": "/A/B-v1/RAW#1"}], 1, NODE)
     client.update_replication_rule(rule, {"lifetime": -1})

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from common.errors import NotFound, RucioError, Verdict
 from common.messages.commands import SyncBlocks
+from common.messages.meta import now
 from common.outcome import Outcome
 from common.phedex.client import Phedex
 from common.settings.model import Site
@@ -76,6 +78,21 @@ def test_twice_is_once(sides: TwoSides) -> None:
     assert sides.rules(name) == before
 
 
+def test_settings_that_changed_since_the_plan_hold_for_a_batch_that_waits(sides: TwoSides) -> None:
+    names = [sides.put(block(n)) for n in range(3)]
+    off = sides.sync(*names, world=sides.world(site=Site(run=False)))
+    assert (off.outcome, off.counts) == (Outcome.SKIPPED, {})
+    over = sides.sync(*names, world=sides.world(site=Site(run="until:2020-01-01:00:00:00")))
+    assert over.outcome is Outcome.SKIPPED
+    narrowed = sides.sync(*names, world=sides.world(site=Site(select="#0000[01]", ignore="#00001")))
+    assert (narrowed.counts["added"], narrowed.counts["left_out"]) == (1, 2)
+    assert [bool(sides.rules(name)) for name in names] == [True, False, False]
+    until = now() + timedelta(minutes=5)
+    sides.snapshot.remove_replica(names[0], NODE)
+    kept = sides.sync(names[0], world=sides.world(site=Site(ignore="#00000")), removable_until=until)
+    assert (kept.counts["left_out"], kept.counts.get("marked", 0)) == (1, 0)
+
+
 def test_requests_for_new_blocks(sides: TwoSides) -> None:
     names = [sides.put(block(n), files_of(block(n), 20)) for n in range(100)]
     counts = sides.sync(*names).counts
@@ -101,6 +118,21 @@ def test_a_block_that_is_not_or_not_wholly_at_the_node_is_left_alone(sides: TwoS
     result = sides.sync(name, opened, block(3))
     assert (result.outcome, result.counts["not_at_node"]) == (Outcome.IN_SYNC, 3)
     assert sides.rucio.sql("SELECT name FROM dids") == []
+
+
+def test_a_block_that_left_before_it_had_its_rule_gets_it(sides: TwoSides) -> None:
+    """As after a worker that was killed between attaching and the rule; of another block only one file came."""
+    names = [sides.put(block(number), node=OTHER) for number in range(2)] + [block(2)]
+    sides.sync(*names[:2], node=OTHER)
+    here = [*files_of(names[0]), files_of(names[1])[0]]
+    rows = [{"scope": "cms", "name": name, "bytes": size, "adler32": adler} for name, size, adler in here]
+    sides.root.add_replicas(NODE, rows)
+    result = sides.sync(*names)
+    assert (result.outcome, result.counts["ruled_late"], result.counts["not_at_node"]) == (Outcome.CHANGED, 1, 2)
+    at_node = {name: [rule for rule in sides.rules(name) if rule["rse_expression"] == NODE] for name in names}
+    assert [(rule["account"], rule["locks_ok_cnt"]) for rule in at_node[names[0]]] == [(f"sync_{NODE.lower()}", 3)]
+    assert (at_node[names[1]], at_node[names[2]], sides.transfers()) == ([], [], 0)
+    assert "ruled_late" not in sides.sync(*names).counts
 
 
 def test_meta_follows_and_keeps_what_others_wrote(sides: TwoSides) -> None:
@@ -217,7 +249,7 @@ def test_a_missing_file_is_attached_and_counted(sides: TwoSides) -> None:
     assert sides.sync(name).outcome is Outcome.IN_SYNC
 
 
-def test_a_file_joins_a_block_of_two_sites_only_when_both_have_it(sides: TwoSides) -> None:
+def test_a_file_that_somebody_took_out_of_a_block_of_two_sites_is_back_at_both(sides: TwoSides) -> None:
     name = sides.put(block(1))
     sides.snapshot.add_replica(name, OTHER)
     sides.sync(name)
@@ -227,12 +259,11 @@ def test_a_file_joins_a_block_of_two_sites_only_when_both_have_it(sides: TwoSide
     for rse in (NODE, OTHER):
         sides.root.delete_replicas(rse, dids(lfn))
     sides.rucio.run_daemon("judge-evaluator")
-    assert sides.sync(name).outcome is Outcome.HELD
-    assert lfn not in sides.inside(name)
-    assert sides.sync(name, node=OTHER).counts["updated"] == 1
+    assert sides.sync(name).counts["updated"] == 1
+    assert lfn in sides.inside(name) & sides.replicas().keys() & sides.replicas(OTHER).keys()
     sides.rucio.run_daemon("judge-evaluator")
     assert {rule["locks_ok_cnt"] for rule in sides.rules(name)} == {3}
-    assert sides.sync(name).outcome is Outcome.IN_SYNC
+    assert sides.sync(name, node=OTHER).outcome is sides.sync(name).outcome is Outcome.IN_SYNC
 
 
 @pytest.mark.parametrize(("size", "adler"), [(7, "00000001"), (1001, "0000beef")])
@@ -319,6 +350,11 @@ def test_a_block_of_1001_files(sides: TwoSides) -> None:
     assert (result.counts["added"], result.counts["files"]) == (1, 1001)
     assert sides.rules(name)[0]["locks_ok_cnt"] == 1001
     assert result.counts["rucio_requests"] <= 12
+    sides.snapshot.add_replica(name, OTHER)
+    other = sides.sync(name, node=OTHER)
+    assert (other.counts["added"], other.counts["files"]) == (1, 1001)
+    assert {rule["locks_ok_cnt"] for rule in sides.rules(name)} == {1001}
+    assert other.counts["rucio_requests"] < result.counts["rucio_requests"]
 
 
 def test_long_names(sides: TwoSides) -> None:

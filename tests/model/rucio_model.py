@@ -129,6 +129,8 @@ class RucioModel:
             "account": rule.account,
             "rse_expression": rule.expression,
             "locks_ok_cnt": len(rule.locks - rule.bad),
+            "locks_replicating_cnt": len(rule.bad),
+            "locks_stuck_cnt": 0,
             "expires_at": "soon" if rule.ends else None,
             "meta": json.dumps(rule.meta) if rule.meta is not None else None,
             "state": rule.state,

@@ -35,8 +35,12 @@ some = st.sets(st.sampled_from(NAMES))
 few = st.sets(st.sampled_from(NAMES), max_size=5)  # so few that most readings are believed
 
 
-def a_rule(*, marked: bool = False, custodial: bool = False) -> RuleAtRse:
-    return RuleAtRse(id="0" * 32, files=2, gone_since=1 if marked else 0, custodial=custodial)
+def a_rule(
+    *, marked: bool = False, custodial: bool = False, since: datetime | None = None, approved: bool = False
+) -> RuleAtRse:
+    """`since`: when it was marked, where that matters."""
+    gone_since = int(since.timestamp()) if since else int(marked)
+    return RuleAtRse(id="0" * 32, files=2, gone_since=gone_since, approved=approved, custodial=custodial)
 
 
 def a_case(blocks: Blocks, rules: Rules, budget: Budget, pattern: str = "*", **fields: object) -> Case:

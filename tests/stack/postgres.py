@@ -96,7 +96,7 @@ class Postgres:
         options = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
         command: list[str | Path] = [programs() / "postgres", "-D", self.data, "-k", self.folder, *options]
         self.process = processes.spawn(command, self.log, processes.clean_environment(), self.folder, self.user)
-        processes.wait_until(self._answers, "PostgreSQL does not start", 60, self.process, self.log)
+        processes.wait_until(self._answers, "PostgreSQL does not start", 180, self.process, self.log)
 
     def _answers(self) -> bool:
         try:

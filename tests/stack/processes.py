@@ -13,7 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 SCRATCH_PREFIX = "phedex-rucio-stack-"
-SCRATCH_BASE = Path(tempfile.gettempdir())  # tests later point TMPDIR elsewhere; a socket's path must stay short
+_RANDOM = random.SystemRandom()  # Hypothesis seeds the other one alike in every test run
+# Tests later point TMPDIR elsewhere, for their children too: these find the first one here, for a socket's path has at
+# most 107 characters and folders within folders would be longer.
+SCRATCH_BASE = Path(os.environ.setdefault("STACK_SCRATCH_BASE", tempfile.gettempdir()))
 
 
 class StackError(RuntimeError):
@@ -51,11 +54,13 @@ def spawn(
         )
 
 
-def run(command: Sequence[str | Path], env: Mapping[str, str], cwd: Path, user: str | None = None) -> str:
-    """The command's output. StackError with that output if it fails."""
+def run(
+    command: Sequence[str | Path], env: Mapping[str, str], cwd: Path, user: str | None = None, given: str = ""
+) -> str:
+    """The command's output; `given` is its input. StackError with that output if it fails."""
     done = subprocess.run(
         [*setpriv(user), *map(str, command)],
-        stdin=subprocess.DEVNULL,
+        input=given,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=dict(env),
@@ -113,7 +118,7 @@ def free_ports(count: int) -> int:
     Somebody else may take one in the meantime: who uses it tries again with others.
     """
     while True:
-        first = random.randrange(15000, 32000 - count)
+        first = _RANDOM.randrange(15000, 32000 - count)
         if all(_is_free(port) for port in range(first, first + count)):
             return first
 

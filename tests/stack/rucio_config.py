@@ -26,6 +26,9 @@ userpass_identity = {root}
 userpass_pwd = {password}
 userpass_email = root@example.org
 
+[cache]
+url = 127.0.0.1:1
+
 [policy]
 package = {package}
 
@@ -84,7 +87,6 @@ def write_server(folder: Path, server: Path, database: str) -> dict[str, str]:
         "RUCIO_HOME": str(folder),
         "RUCIO_CONFIG": str(etc / "rucio.cfg"),
         "PYTHONPATH": str(POLICY),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "STACK_SERVICE_ACCOUNT": SERVICE_ACCOUNT,
         "STACK_PASSWORD": PASSWORD,
     }

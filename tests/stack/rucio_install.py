@@ -10,11 +10,13 @@ from pathlib import Path
 
 from . import processes, rucio_config
 from .postgres import Postgres, programs
+from .processes import StackError
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 POLICY = rucio_config.POLICY
 REQUIREMENTS = HERE / "rucio-requirements.txt"
+WHAT = ["--no-deps", "--requirement", REQUIREMENTS]
 BOOTSTRAP = HERE / "rucio_bootstrap.py"
 TEMPLATE_DATABASE = "rucio_template"
 
@@ -39,12 +41,26 @@ def server_environment() -> Path:
 
 
 def _install(folder: Path) -> None:
+    try:
+        _install_by_uv(folder)
+    except StackError:  # it is not there, or does not reach an index that pip's own settings lead to
+        _install_by_pip(folder)
+    (folder / "complete").touch()
+
+
+def _install_by_uv(folder: Path) -> None:
+    """A tenth of pip's time."""
+    uv: list[str | Path] = [sys.executable, "-m", "uv", "--quiet"]
+    environment = processes.clean_environment() | {"UV_HTTP_TIMEOUT": "20"}
+    processes.run([*uv, "venv", "--clear", "--python", sys.executable, folder], environment, cache())
+    processes.run([*uv, "pip", "install", "--python", folder / "bin/python", *WHAT], environment, cache())
+
+
+def _install_by_pip(folder: Path) -> None:
     processes.remove(folder)
     environment = processes.clean_environment()
     processes.run([sys.executable, "-m", "venv", folder], environment, cache())
-    options = ["--quiet", "--no-deps", "--requirement", str(REQUIREMENTS)]
-    processes.run([folder / "bin/python", "-m", "pip", "install", *options], environment, cache())
-    (folder / "complete").touch()
+    processes.run([folder / "bin/python", "-m", "pip", "install", "--quiet", *WHAT], environment, cache())
 
 
 def empty_cluster() -> Path:

@@ -58,8 +58,17 @@ class RucioServer:
         self.process = processes.spawn([*command, *address], self.log, self.environment, self.folder)
         self.wait_ready()
 
+    def start_first(self) -> None:
+        """The server answers; on another port if somebody has taken ours meanwhile."""
+        try:
+            self.start()
+        except StackError:
+            self.kill()
+            self.port = processes.free_ports(1)
+            self.start()
+
     def wait_ready(self) -> None:
-        processes.wait_until(self.answers, "Rucio does not start", 60, self.process, self.log)
+        processes.wait_until(self.answers, "Rucio does not start", 180, self.process, self.log)
 
     def answers(self) -> bool:
         """True if `/ping` is answered; it is also without a database."""
@@ -173,6 +182,13 @@ class RucioServer:
         self.daemons[name] = processes.spawn(command, log, self.environment, self.folder)
         return self.daemons[name]
 
+    def restart_daemons(self) -> None:
+        """The daemons that ran beside us run again: one that lost its database may have ended, or hang."""
+        names = list(self.daemons)
+        self.stop_daemons()
+        for name in names:
+            self.start_daemon(name)
+
     def stop_daemons(self) -> None:
         """No daemon runs beside us any more."""
         for process in self.daemons.values():
@@ -224,7 +240,7 @@ def launch() -> RucioServer:
         postgres.restore(archive)
         postgres.start()
         rucio.create_database()
-        rucio.start()
+        rucio.start_first()
     except BaseException:
         rucio.close()
         raise

@@ -8,8 +8,18 @@ from common.errors import InvalidMessage, NewerVersion
 from common.messages.codec import MAX_BYTES, build, checked, decode, encode
 from common.messages.commands import KINDS, SyncBlocks, SyncDataset, SyncSite, kind_of, queue_of
 from common.messages.meta import Meta
+from common.messages.setup import Account, Link, Rse
+from common.messages.upload import Upload
 
 SITE = {"kind": "sync.site", "node": "T2_IT_Pisa"}
+UPLOAD = {
+    "file": "a.upload",
+    "bytes": 1,
+    "adler32": "00620062",
+    "name": "/store/user/me/a",
+    "temp_rse": "T2_IT_Pisa_Temp",
+    "dest_rse": "T2_IT_Pisa",
+}
 BLOCKS = {"kind": "sync.blocks", "node": "T2_IT_Pisa", "blocks": ["/A/B-v1/AOD#1"]}
 
 
@@ -28,8 +38,13 @@ def test_a_message_written_by_hand_needs_only_its_question() -> None:
         (json.dumps({**SITE, "kind": "nope"}).encode(), "kind: unknown kind 'nope'"),
         (json.dumps({**SITE, "kind": 7}).encode(), "kind: Expected `str`"),
         (json.dumps({**SITE, "nodes": []}).encode(), "nodes: unknown field"),
-        (json.dumps({**SITE, "node": "T2_IT_Pisa\n"}).encode(), "node: "),
-        (json.dumps({**SITE, "node": "../../etc"}).encode(), "node: "),
+        (json.dumps({**SITE, "node": "T2_IT_Pisa\n"}).encode(), r"node: 'T2_IT_Pisa\n' is no node such as T2_IT_Pisa"),
+        (json.dumps({**SITE, "node": "../../etc"}).encode(), "node: '../../etc' is no node such as "),
+        (json.dumps({**BLOCKS, "blocks": ["/A/B-v1/AOD#1", "x"]}).encode(), "blocks[1]: 'x' is no block such as /"),
+        (
+            b'{"kind":"rse","node":"T2_IT_Pisa","options":{"rse":"?"},"options":1}',
+            "options.rse: this is no RSE such as ",
+        ),
         (json.dumps({**SITE, "deep": "yes"}).encode(), "deep: Expected `bool`"),
         (json.dumps({**SITE, "limit": 0}).encode(), "limit: "),
         (json.dumps({**SITE, "dataset": "/A/B"}).encode(), "dataset: "),
@@ -88,4 +103,8 @@ def _samples() -> list[tuple[type, dict[str, object]]]:
         (SyncSite, {"node": "T2_IT_Pisa"}),
         (SyncDataset, {"dataset": "*"}),
         (SyncBlocks, {k: BLOCKS[k] for k in ("node", "blocks")}),
+        (Rse, {"node": "T2_IT_Pisa"}),
+        (Account, {"rse": "T2_IT_Pisa"}),
+        (Link, {"source_rse": "T2_IT_Pisa"}),
+        (Upload, UPLOAD),
     ]

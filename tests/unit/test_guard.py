@@ -210,3 +210,24 @@ def test_the_original_service_would_have_removed_a_site() -> None:
     assert ruling.allowed == []
     assert [stop.limit for stop in ruling.stops] == [Limit.SHARE, Limit.BLOCKS, Limit.SHRUNK]
     assert not ruling.sweep
+
+
+def test_marks_that_nobody_approved_may_not_pass_the_budget_together() -> None:
+    pending = dict.fromkeys(names(150), Removal.GONE)
+    over = case({}, marked=150, pending=pending, loose=dict.fromkeys(pending, TB))
+    ruling = rule(over)
+    assert (ruling.limit, ruling.kept, ruling.held, ruling.sweep) == (Limit.MARKED, names(150), {}, True)
+    assert ruling.stops[0].says == "150 marks that nobody approved: 15 % of 1,000 rules, limit 10 %"
+    assert ruling.command.endswith(f"--approve {ruling.checksum} --reason '…'")
+    approved = rule(replace(over, approve=ruling.checksum))
+    assert (approved.approved, approved.kept, approved.stops) == (True, [], [])
+    other = rule(replace(over, approve="0" * 16))
+    assert (other.limit, other.kept) == (Limit.APPROVAL, names(150))
+    looked_at = replace(over, loose=dict.fromkeys(names(100), TB))
+    assert rule(looked_at).kept == []
+    assert rule(replace(looked_at, budget=Budget(blocks=99))).stops[0].says.endswith(": limit 99 at one time")
+    assert (
+        rule(replace(looked_at, budget=Budget(bytes=99 * TB))).stops[0].says.endswith("100 TB, limit 99 TB at one time")
+    )
+    assert rule(replace(looked_at, doubt="cut")).limit is Limit.DOUBT
+    assert rule(replace(looked_at, loose={names(1)[0]: TB}, budget=Budget(share=0))).kept == []

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.telemetry import logs
-from common.telemetry.redact import redact
+from common.telemetry.redact import hide, redact
 
 SECRETS = [
     "amqp://guest:geheim@127.0.0.1:5672/v",
@@ -138,3 +138,49 @@ def test_warnings_are_logged_too() -> None:
         warnings.simplefilter("always")
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     assert "py.warnings" in stream.getvalue()
+
+
+def test_a_secret_that_is_known_is_hidden_wherever_it_is() -> None:
+    hide("geheim/mit schräg")
+    assert redact("he said geheim/mit schräg") == "he said ***"
+    assert redact("x=geheim%2Fmit%20schr%C3%A4g&y") == "x=***&y"
+
+
+def test_a_short_password_hides_no_words() -> None:
+    hide("guest")
+    assert redact("guest@127.0.0.1") == "guest@127.0.0.1"
+
+
+class Full(io.StringIO):
+    def write(self, _: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("stream", [Full(), None])
+def test_a_line_that_cannot_be_written_is_counted_and_raises_nothing(
+    stream: io.StringIO | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lost: list[int] = []
+    monkeypatch.setattr(logs, "on_loss", [lambda: lost.append(1)])
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.setup("INFO", stream=stream, environ={})
+    logging.getLogger("phedex_rucio.test").info("a line", extra={"n": 1})
+    assert lost == [1]
+    assert capfd.readouterr().err == ""
+
+
+def test_the_format_of_the_settings_gives_way_to_the_variable() -> None:
+    stream = io.StringIO()
+    logs.setup("INFO", stream=stream, environ={}, form="json")
+    logging.getLogger("phedex_rucio.test").info("x")
+    logs.setup("INFO", stream=stream, environ={"PHEDEX_RUCIO_LOG_FORMAT": "text"}, form="json")
+    logging.getLogger("phedex_rucio.test").info("y")
+    first, second = stream.getvalue().splitlines()
+    assert json.loads(first)["event"] == "x"
+    assert second.endswith("event=y")
+
+
+def test_a_secret_within_another_leaves_nothing_of_either() -> None:
+    hide("inner-secret")
+    hide("outer-inner-secret-outer")
+    assert redact("said outer-inner-secret-outer and inner-secret") == "said *** and ***"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from common.broker.connection import blocking
 from common.broker.publisher import Publisher
 from common.broker.roots import send
 from common.broker.topology import DELIVERY_LIMIT, declare, topology
@@ -23,6 +22,7 @@ from tests.integration.messaging import (
     closed,
     eventually,
     letters,
+    lost,
     plain,
     publishing,
     ready,
@@ -82,7 +82,7 @@ def test_what_its_consumers_lose_too_often_is_set_aside(main: Main) -> None:
         send(publisher, [blocks(1)])
     for delivered in range(DELIVERY_LIMIT + 1):
         assert ready(main, "sync.killed") == 0, f"after {delivered} deliveries"
-        eventually(lambda: _lost("sync.blocks", main), "the message comes")
+        eventually(lambda: lost(main, "sync.blocks"), "the message comes")
     eventually(lambda: ready(main, "sync.killed") == 1, "it is in sync.killed")
     assert ready(main, "sync.blocks") == 0
 
@@ -94,7 +94,7 @@ def test_dead_letters_may_be_looked_at_as_often_as_one_likes(main: Main) -> None
         send(publisher, [blocks(666)])
         all_events(main, lambda found: bool(closed(found)))
     for _ in range(2 * DELIVERY_LIMIT):
-        eventually(lambda: _lost("sync.blocks.dead", main), "the dead letter")
+        eventually(lambda: lost(main, "sync.blocks.dead"), "the dead letter")
     eventually(lambda: ready(main, "sync.blocks.dead") == 1, "the dead letter is still there")
 
 
@@ -110,10 +110,3 @@ def _sent_again(publisher: Publisher) -> list[Command]:
         return send(publisher, [blocks(2)])
     except BrokerError:
         return []
-
-
-def _lost(queue: str, main: Main) -> bool:
-    """A consumer had a message and lost its connection; False if there was none."""
-    with blocking(main, "test loses") as connection:
-        method, _, _ = connection.channel().basic_get(queue)
-        return method is not None

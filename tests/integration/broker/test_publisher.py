@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from common.broker.connection import Connection, Refused, blocking
+from common.broker.connection import Connection, blocking
 from common.broker.publisher import Outgoing, Publisher
 from common.broker.topology import COMMANDS, declare
-from common.errors import BrokerAway, BrokerBlocked, BrokerError, PublishRefused, Unroutable
+from common.errors import BrokerAway, BrokerBlocked, BrokerError, BrokerRefused, PublishRefused, Unroutable
 from tests.integration.messaging import eventually, letters, publishing, raw, ready, settings
 from tests.stack.broker import Broker
 
@@ -45,6 +45,22 @@ def test_what_no_queue_takes_is_an_error_that_names_it(amqp_url: str, exchange: 
         with pytest.raises(Unroutable, match="nowhere"):
             publisher.publish([raw(b"1"), Outgoing(exchange, key, b"2", "2"), raw(b"3")])
         assert publisher.publish([raw(b"4")]) == 1
+
+
+def test_a_channel_closed_for_one_message_costs_no_other_thread_its_own(amqp_url: str) -> None:
+    main = settings(amqp_url)
+    declare(main)
+    with publishing(main) as publisher:
+        stored: list[int] = []
+        good = threading.Thread(target=lambda: stored.append(publisher.publish(raw(b"%d" % n) for n in range(3000))))
+        good.start()
+        while good.is_alive():
+            with pytest.raises(Unroutable, match="nowhere"):
+                publisher.publish([Outgoing("nowhere", "sync.blocks", b"bad", "bad")])
+        good.join()
+    assert stored == [3000]
+    bodies = [body for body, _ in letters(main, "sync.blocks")]
+    assert {int(body) for body in bodies} == set(range(3000))  # some of them twice
 
 
 def test_one_threads_unroutable_message_is_not_blamed_on_another(amqp_url: str) -> None:
@@ -127,7 +143,7 @@ def test_a_second_broker_in_the_list_is_found(amqp_url: str) -> None:
 def test_a_refused_user_is_told_at_once(broker: Broker) -> None:
     broker.heal()
     connection = Connection(settings(broker.url("nowhere"), connect_timeout=60), "test")
-    with pytest.raises(Refused):
+    with pytest.raises(BrokerRefused):
         connection.wait_open()
     connection.close()
     assert not connection._thread.is_alive()

@@ -1,12 +1,13 @@
 """Which queues exist? On a real broker, from nothing and again."""
 
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from common.broker.connection import Refused, blocking
+from common.broker.connection import blocking
 from common.broker.topology import declare, topology, wait_name
-from common.errors import BrokerAway
+from common.errors import BrokerAway, BrokerRefused, Unroutable
 from common.settings.model import Main
 from tests.integration.messaging import settings
 from tests.stack.broker import Broker
@@ -53,6 +54,21 @@ def test_what_is_missing_is_created_and_what_differs_is_left_alone(amqp_url: str
     assert _everything(broker, amqp_url)["sync.site"] == {"x-queue-type": "classic"}
 
 
+def test_who_may_only_work_finds_what_another_user_declared(amqp_url: str, broker: Broker) -> None:
+    vhost = unquote(urlsplit(amqp_url).path[1:])
+    user = f"worker-of-{vhost}"
+    broker.ctl("add_user", user, "secret")
+    try:
+        broker.ctl("set_permissions", "-p", vhost, user, "^$", "^sync.commands$", "^sync.site$")
+        worker = settings(amqp_url.replace("guest:guest", f"{user}:secret"))
+        with pytest.raises(Unroutable, match=r"sync\.commands: the broker does not let us use or declare it"):
+            declare(worker)
+        declare(settings(amqp_url))
+        assert declare(worker) == []
+    finally:
+        broker.ctl("delete_user", user)
+
+
 def test_the_names_of_waits_say_how_long() -> None:
     assert [wait_name(s) for s in (0.5, 1, 30, 300, 1800, 10800, 90)] == [
         f"sync.wait.{word}" for word in ("500ms", "1s", "30s", "5m", "30m", "3h", "90s")
@@ -62,14 +78,14 @@ def test_the_names_of_waits_say_how_long() -> None:
 def test_a_wrong_password_is_named_and_not_printed(broker: Broker) -> None:
     broker.heal()
     main = Main(amqp_url=broker.url().replace("guest:guest", "guest:s3cret"))
-    with pytest.raises(Refused, match=r"guest@127.0.0.1:\d+ vhost / refuses") as caught:
+    with pytest.raises(BrokerRefused, match=r"guest@127.0.0.1:\d+ vhost / refuses") as caught:
         declare(main)
     assert "s3cret" not in str(caught.value)
 
 
 def test_a_missing_vhost_is_named(broker: Broker) -> None:
     broker.heal()
-    with pytest.raises(Refused, match="vhost nowhere"):
+    with pytest.raises(BrokerRefused, match="vhost nowhere"):
         declare(Main(amqp_url=broker.url("nowhere")))
 
 

@@ -1,4 +1,4 @@
-"""A worker as a process of its own, so that tests can send it signals: `python -m … URL SCENARIO MARK GRACE`.
+"""A worker as a process of its own, so that tests can send it signals: `python -m … URL SCENARIO MARK GRACE PORT`.
 
 Scenarios that end in a crash do so once: the file MARK tells the next process that it has happened.
 """
@@ -14,6 +14,7 @@ from typing import Any
 from common.broker.consumer import Consumer
 from common.messages.commands import Command
 from common.outcome import Outcome
+from common.telemetry.serve import serving
 from consumers.engine.result import Result
 from consumers.engine.worker import Worker
 from tests.integration.messaging import blocks, settings
@@ -59,7 +60,7 @@ def handlers(scenario: str, crash: Crash) -> dict[str, Any]:
     return {"sync.site": plan, "sync.blocks": handle}
 
 
-def main(url: str, scenario: str, mark: str, grace: str) -> int:
+def main(url: str, scenario: str, mark: str, grace: str, port: str) -> int:
     crash = Crash(scenario, Path(mark))
     acknowledge = Consumer.ack
 
@@ -70,7 +71,7 @@ def main(url: str, scenario: str, mark: str, grace: str) -> int:
 
     Consumer.ack = ack  # type: ignore[method-assign]
     served = handlers(scenario, crash)
-    settled = settings(url, grace=float(grace), deadline=2)
+    settled = settings(url, grace=float(grace), deadline=2, hangs_after=0.5)
     worker = Worker(settled, list(served), 4, served, lambda checkpoint: checkpoint, {}, "p")  # type: ignore[arg-type,return-value]
 
     def stop(*_: object) -> None:
@@ -78,7 +79,8 @@ def main(url: str, scenario: str, mark: str, grace: str) -> int:
         os.write(1, b"told to stop\n")
 
     signal.signal(signal.SIGTERM, stop)
-    return 0 if worker.run() else 1
+    with serving("127.0.0.1", int(port), worker.alive, worker.ready):
+        return 0 if worker.run() else 1
 
 
 if __name__ == "__main__":

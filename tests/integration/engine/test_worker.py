@@ -12,11 +12,12 @@ from common.broker.consumer import Delivery
 from common.broker.publisher import command_message
 from common.broker.roots import send
 from common.broker.topology import COMMANDS, DELIVERY_LIMIT, declare
-from common.errors import RucioConflict, RucioError, System, UsageError
+from common.errors import PhedexUnreachable, RucioConflict, RucioError, System, UsageError
 from common.messages.codec import MAX_BYTES
 from common.messages.commands import Command, SyncBlocks
 from common.messages.events import Away, Back, Event, Retrying
 from common.messages.meta import Meta
+from common.messages.setup import Account
 from common.outcome import Outcome
 from consumers.engine.execute import Hand
 from consumers.engine.result import Failed, Result, Stop
@@ -280,6 +281,35 @@ def test_an_outage_costs_no_attempts_and_is_told_once(amqp_url: str) -> None:
     assert {attempt for _, attempt in seen.all} == {1}
     assert not [event for event in events if isinstance(event, Retrying)]
     assert [type(event) for event in events if isinstance(event, Away | Back)] == [Away, Back]
+
+
+def test_while_phedex_is_away_what_needs_only_rucio_goes_on(amqp_url: str) -> None:
+    main, down = settings(amqp_url), threading.Event()
+    down.set()
+
+    def probe() -> None:
+        if down.is_set():
+            raise PhedexUnreachable("no answer")
+
+    def sync(_command: Command, _world: object) -> Result:
+        probe()
+        return Result(Outcome.IN_SYNC)
+
+    def account(_command: Command, _world: object) -> Result:
+        return Result(Outcome.CHANGED)
+
+    handlers = {"sync.blocks": sync, "account": account}
+    declare(main)
+    with publishing(main) as publisher, working(main, handlers, probes={System.PHEDEX: probe}):
+        waiting = send(publisher, [blocks(n) for n in range(3)])
+        all_events(main, lambda found: any(isinstance(event, Away) for event in found))
+        done = {command.meta.id for command in send(publisher, [Account(rse="T2_IT_Pisa")])}
+        events = all_events(main, lambda found: done <= {event.id for event in closed(found)})
+        assert {event.id for event in closed(events)} == done
+        down.clear()
+        events = all_events(main, lambda found: len(closed(found)) == 4)
+    assert {event.id for event in closed(events)} == done | {command.meta.id for command in waiting}
+    assert not [event for event in events if isinstance(event, Retrying)]
 
 
 def test_if_the_system_answers_the_command_is_at_fault(amqp_url: str) -> None:

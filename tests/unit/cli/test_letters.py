@@ -58,6 +58,7 @@ def test_a_history_too_long_for_the_wire_is_left_behind() -> None:
     ("text", "expected"),
     [
         ("-2h", AT - timedelta(hours=2)),
+        ("2h", AT - timedelta(hours=2)),
         ("-30m", AT - timedelta(minutes=30)),
         ("-7d", AT - timedelta(days=7)),
         ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
@@ -69,7 +70,7 @@ def test_times(text: str, expected: datetime) -> None:
     assert letters.since(text, AT) == expected
 
 
-@pytest.mark.parametrize("text", ["", "2h", "-2", "-h", "-2y", "tomorrow", "-9999999d"])
+@pytest.mark.parametrize("text", ["", "2x", "-2", "-h", "-2y", "tomorrow", "-9999999d"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--since"):
         letters.since(text, AT)

@@ -44,7 +44,7 @@ AWAY = Away(system=System.RUCIO, worker="w", since=now(), at=now())
         (errors.RucioError("x"), 5),
         (errors.Unroutable("x"), 1),
         (errors.RucioConflict("x"), 1),
-        (errors.UnknownNode("x"), 1),
+        (errors.UnknownNode("x"), 2),
         (errors.RucioRefused("x"), 1),
     ],
 )

@@ -4,7 +4,9 @@ import threading
 
 from common.errors import NotFound, PhedexUnreachable, RucioError, RucioRefused, System
 from common.settings.model import Main
+from common.telemetry import metrics
 from consumers.engine.probe import Change, Outages
+from consumers.engine.worker import needs_of
 
 MAIN = Main(probe_pause=0.01, probe_pause_max=0.02)
 
@@ -109,3 +111,36 @@ def test_a_command_that_is_always_there_when_a_system_goes_is_suspected() -> Non
     assert outages.is_suspect("a")
     outages.leave()
     assert not outages.is_suspect("a")
+
+
+def test_an_idle_worker_finds_out_by_itself_but_asks_nobody_who_has_just_answered() -> None:
+    told, asked = Told(), threading.Event()
+
+    def away() -> None:
+        asked.set()
+        no_answer()
+
+    metrics.requested(System.PHEDEX, "blockreplicas", 200, 0.1)
+    outages = Outages({System.RUCIO: away}, MAIN, told)
+    thread = threading.Thread(target=outages.watch)
+    thread.start()
+    told.wait(1)
+    outages.stop()
+    thread.join()
+    assert asked.is_set()
+    assert outages.reasons == {System.RUCIO: "RucioError: connection refused"}
+    assert metrics.unheard(System.PHEDEX) < 30 < metrics.unheard(System.BROKER)
+
+
+def test_only_what_needs_an_absent_system_waits_for_it() -> None:
+    outages = Outages({System.PHEDEX: no_answer}, MAIN, Told())
+    assert outages.is_away(PhedexUnreachable("x"))
+    assert not outages.enter("a", frozenset({System.PHEDEX, System.RUCIO}))
+    assert outages.enter("b", frozenset({System.RUCIO}))
+    outages.leave()
+    outages.stop()
+
+
+def test_each_queue_waits_for_what_its_kind_needs() -> None:
+    assert needs_of("sync.blocks.now") == {System.PHEDEX, System.RUCIO}
+    assert needs_of("account") == {System.RUCIO}

@@ -36,7 +36,8 @@ def raised(cause: Exception) -> RucioError:
 def test_every_class_has_a_verdict_that_suits_its_name(name: str) -> None:
     error = translated(made(name), "add_dids /A/B/C")
     assert error.verdict in Verdict
-    assert str(error).startswith(f"Rucio: add_dids /A/B/C: {name}: ")
+    said = "Rucio refuses our credentials" if name in ("CannotAuthenticate", "IdentityError") else "Rucio"
+    assert str(error).startswith(f"{said}: add_dids /A/B/C: {name}: ")
     if name.endswith("NotFound") and name not in ("ConfigNotFound", "SourceNotFound") and name in TABLE:
         assert isinstance(error, NotFound | NotAuthenticated)
     if name.endswith(("AlreadyExists", "Duplicate")):

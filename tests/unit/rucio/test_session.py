@@ -14,32 +14,46 @@ from typing import Any
 import pytest
 from rucio.common import config
 
-from common.errors import NotAuthenticated, RucioError
-from common.rucio.session import Rucio, sliced
+from common.errors import BadRucioConfiguration, NotAuthenticated, RucioError
+from common.rucio.session import Rucio, check_configuration, sliced
 from common.settings.model import Main
 
 
 class Answers(BaseHTTPRequestHandler):
-    """A gateway in front of nothing: logs in whoever comes, and answers `reply` with `kind` to all else."""
+    """A gateway in front of nothing: logs in whoever may, and answers `reply` with `kind` to all else."""
 
     protocol_version = "HTTP/1.1"
     reply = b""
     kind = "application/x-json-stream"
     status = 200
+    error = "CannotAuthenticate"
+    password = ""  # the only one that is let in; none: everybody is
+    token = "a-token"
     seen: list[dict[str, str]]
 
     def do_GET(self) -> None:
         self.seen.append(dict(self.headers))
         login = self.path.startswith("/auth/")
+        status = self._status(login)
         body = b"" if login else self.reply
-        self.send_response(200 if login else self.status)
-        self.send_header("X-Rucio-Auth-Token", "a-token")
+        self.send_response(status)
+        if status == 401:
+            self.send_header("ExceptionClass", self.error)
+            self.send_header("ExceptionMessage", "no")
+        self.send_header("X-Rucio-Auth-Token", self.token)
         self.send_header("Content-Type", self.kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     do_POST = do_GET  # noqa: N815
+
+    def _status(self, login: bool) -> int:
+        if login:
+            good = not self.password or self.headers["X-Rucio-Password"] == self.password
+        else:
+            good = not self.password or self.headers["X-Rucio-Auth-Token"] == self.token
+        return (200 if login else self.status) if good else 401
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -101,13 +115,57 @@ def test_oidc_without_a_token_asks_nobody(gateway: type[Answers], monkeypatch: p
         rucio.probe()
 
 
-def test_no_configuration_is_not_authenticated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "empty.cfg").write_text("[client]\n")
-    monkeypatch.setenv("RUCIO_CONFIG", str(tmp_path / "empty.cfg"))
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, r"rucio\.cfg cannot be read: write it"),
+        ("[client]\n", r"rucio\.cfg, section \[client\]: .*rucio_host"),
+        ("password = HUNTER2\n", r"rucio\.cfg is not of \[sections\] and name = value lines in line 1"),
+        (
+            "[client]\nrucio_host = ftp://x\nauth_host = http://x\nauth_type=userpass\nusername=u\npassword=HUNTER2",
+            "ftp",
+        ),
+        ("[client]\nrucio_host = http://x\nauth_host = http://x\nauth_type=userpass\npassword=HUNTER2", "username"),
+    ],
+)
+def test_what_is_wrong_with_the_configuration_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, says: str
+) -> None:
+    if text is not None:
+        (tmp_path / "rucio.cfg").write_text(text)
+    monkeypatch.setenv("RUCIO_CONFIG", str(tmp_path / "rucio.cfg"))
     config.clean_cached_config()
-    with pytest.raises(NotAuthenticated, match="login"):
-        Rucio(Main()).probe()
+    for ask in (lambda: check_configuration(Main()), lambda: Rucio(Main()).probe()):
+        with pytest.raises(BadRucioConfiguration, match=says) as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+        assert "HUNTER2" not in str(caught.value)
     config.clean_cached_config()
+
+
+def test_a_configuration_that_has_all_is_good_without_asking_anybody(gateway: type[Answers]) -> None:
+    check_configuration(Main())
+    assert gateway.seen == []
+
+
+def test_a_refusal_is_answered_by_one_new_client_and_no_more(gateway: type[Answers], rucio: Rucio) -> None:
+    gateway.status, gateway.error = 401, "CannotAuthenticate"
+    with pytest.raises(NotAuthenticated, match="Rucio refuses our credentials: whoami"):
+        rucio.probe()
+    assert (rucio.requests, rucio.logins) == (4, 5)  # two clients, each with one new login after its first 401
+    gateway.status, gateway.reply = 200, b'{"account": "sync"}'
+    assert rucio.probe() == "sync"
+
+
+def test_a_password_that_was_renewed_in_its_file_is_used(gateway: type[Answers], rucio: Rucio, tmp_path: Path) -> None:
+    gateway.password, gateway.reply = "HUNTER2", b'{"account": "sync"}'
+    assert rucio.probe() == "sync"
+    gateway.password, gateway.token = "renewed", "another-token"
+    with pytest.raises(NotAuthenticated, match="refuses our credentials"):
+        rucio.probe()
+    path = tmp_path / "rucio.cfg"
+    path.write_text(path.read_text().replace("HUNTER2", "renewed"))
+    assert rucio.probe() == "sync"
 
 
 @pytest.mark.parametrize(

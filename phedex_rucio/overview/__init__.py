@@ -1,0 +1,1 @@
+"""How is everything? What the broker and the systems tell, folded into facts, and the facts into words. Pure."""

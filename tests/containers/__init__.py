@@ -1,0 +1,1 @@
+"""The system as containers: built, brought up, broken. Run by scripts/containers alone."""
