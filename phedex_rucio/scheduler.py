@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,6 +22,7 @@ from common.settings.watched import Watched
 from common.telemetry import logs
 from phedex_rucio import monitoring, output
 from phedex_rucio.options import as_json, with_settings
+from phedex_rucio.signals import on_stop
 from producers.agenda import Moment, Turn, agenda
 from producers.scheduler import Scheduler, read_history
 from producers.timetable import timetable
@@ -46,8 +46,7 @@ def command(once: bool, dry_run: bool, metrics_port: int | None, as_json: bool, 
     main, started = monitoring.with_port(loaded.settings, metrics_port).main, time_of_day()
     logs.setup("DEBUG" if debug else "", default=level_of(main.verbosity) or "INFO", form=main.log_format)
     scheduler = Scheduler(Watched(loaded, look_every=1.0), f"{socket.gethostname()}-{os.getpid()}", once=once)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: scheduler.stop())
+    on_stop(scheduler.stop)
     with _watched_by_others(scheduler, main, started) if not once else nullcontext():
         scheduler.run()
     return Exit.DONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 
 import click
@@ -18,6 +17,7 @@ from common.telemetry import logs
 from consumers.engine.worker import Worker
 from phedex_rucio import monitoring, wiring
 from phedex_rucio.options import with_settings
+from phedex_rucio.signals import on_stop
 
 
 @click.command("worker")
@@ -50,8 +50,7 @@ def command(kinds: tuple[str, ...], threads: int | None, metrics_port: int | Non
         f"{socket.gethostname()}-{os.getpid()}",
         lambda: watched.notes,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: worker.stop())
+    on_stop(worker.stop)
     with monitoring.monitored(main, worker.alive, worker.ready):
         worker.run()
     return Exit.DONE

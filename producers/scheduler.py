@@ -90,7 +90,6 @@ class Scheduler:
         self._tenure: Tenure | None = None
         self._unsent: list[Command] = []
         self._said = ""
-        # SimpleQueue.put may be called in a signal handler.
         self._orders: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._ending = False
         self._turned = time.monotonic()
@@ -120,7 +119,7 @@ class Scheduler:
         return [*self._watched.notes, *([self._said] if self._said else []), *stalled]
 
     def stop(self) -> None:
-        """Ends `run` within two seconds or so. May be called from any thread and from a signal handler."""
+        """Ends `run` within two seconds or so. May be called from any thread."""
         self._orders.put("stop")
 
     def run(self) -> None:

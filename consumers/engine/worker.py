@@ -70,7 +70,6 @@ class Worker:
         self._outages = Outages(probes, main, self._system_changed)
         self._dead_run = DeadRun()
         self._inbox: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
-        # SimpleQueue.put may be called in a signal handler while `run` waits in get; an Event could deadlock there.
         self._orders: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._draining, self._leaving = threading.Event(), threading.Event()
         self._publishing: Connection | None = None
@@ -115,7 +114,7 @@ class Worker:
     def stop(self) -> None:
         """Ends `run`: nothing new is taken, what is in hand has the grace period. The second call ends it at once.
 
-        May be called from any thread and from a signal handler.
+        May be called from any thread.
         """
         self._orders.put("stop")
 

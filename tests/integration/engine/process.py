@@ -17,6 +17,7 @@ from common.outcome import Outcome
 from common.telemetry.serve import serving
 from consumers.engine.result import Result
 from consumers.engine.worker import Worker
+from phedex_rucio.signals import on_stop
 from tests.integration.messaging import blocks, settings
 
 CHILDREN = 10
@@ -74,11 +75,11 @@ def main(url: str, scenario: str, mark: str, grace: str, port: str) -> int:
     settled = settings(url, grace=float(grace), deadline=2, hangs_after=0.5)
     worker = Worker(settled, list(served), 4, served, lambda checkpoint: checkpoint, {}, "p")  # type: ignore[arg-type,return-value]
 
-    def stop(*_: object) -> None:
+    def stop() -> None:
         worker.stop()
         os.write(1, b"told to stop\n")
 
-    signal.signal(signal.SIGTERM, stop)
+    on_stop(stop)
     with serving("127.0.0.1", int(port), worker.alive, worker.ready):
         return 0 if worker.run() else 1
 
