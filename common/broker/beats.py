@@ -55,8 +55,9 @@ class Beats:
 
     def _run(self) -> None:
         while True:
+            last = self._stopped  # read before the description: told to stop meanwhile, another one follows
             self._say()
-            if self._stopped:
+            if last:
                 return
             self._changed.wait(self._every)
             self._changed.clear()
