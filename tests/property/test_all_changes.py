@@ -298,16 +298,21 @@ def test_whatever_phedex_does_and_whatever_breaks(
     story.phedex.close()
 
 
-def test_a_block_that_moves_and_grows_comes_to_rest(phedex: tuple[Snapshot, str, Path]) -> None:
-    """Where it came a file waits to join it until the site that it left has let go, which waits for a rule there."""
-    policy = Site(removal_grace=0, max_removal_share=1, hold_unknown=False)
-    story = Story(*phedex, random.Random(1), policy)
-    block, (here, there, _) = "/Primary1/Run2018A-v1/AOD#1", NODES
-    story.snapshot.add_block(block, [(f"/store/data/{n}.root", 10 + n, "adler32:1") for n in range(3)])
-    story.snapshot.add_replica(block, here)
+def in_sync(phedex: tuple[Snapshot, str, Path], block: str, *, files: int) -> Story:
+    """A story whose one block, of so many files, is at the first node on both sides."""
+    story = Story(*phedex, random.Random(1), Site(removal_grace=0, max_removal_share=1, hold_unknown=False))
+    story.snapshot.add_block(block, [(f"/store/data/{n}.root", 10 + n, "adler32:1") for n in range(files)])
+    story.snapshot.add_replica(block, NODES[0])
     story.truth = truth_of(story.snapshot)
     cycle(story, faults=False)
     assert differences(story) == []
+    return story
+
+
+def test_a_block_that_moves_and_grows_comes_to_rest(phedex: tuple[Snapshot, str, Path]) -> None:
+    """Where it came a file waits to join it until the site that it left has let go, which waits for a rule there."""
+    block, (here, there, _) = "/Primary1/Run2018A-v1/AOD#1", NODES
+    story = in_sync(phedex, block, files=3)
     story.snapshot.add_replica(block, there)
     story.snapshot.add_file(block, "/store/data/new.root", 99, "adler32:1", nodes=[there])
     story.snapshot.remove_replica(block, here)
@@ -323,14 +328,8 @@ def test_a_large_block_that_leaves_while_it_is_attached_leaves_nothing_behind(
     phedex: tuple[Snapshot, str, Path],
 ) -> None:
     """More files than one request holds. Rucio has it from elsewhere, so a part of it could not get a rule."""
-    policy = Site(removal_grace=0, max_removal_share=1, hold_unknown=False)
-    story = Story(*phedex, random.Random(1), policy)
-    block, (here, there, _) = "/Primary1/Run2018A-v1/AOD#1", NODES
-    story.snapshot.add_block(block, [(f"/store/data/{n}.root", 10 + n, "adler32:1") for n in range(8)])
-    story.snapshot.add_replica(block, here)
-    story.truth = truth_of(story.snapshot)
-    cycle(story, faults=False)
-    assert differences(story) == []
+    block, (_, there, _) = "/Primary1/Run2018A-v1/AOD#1", NODES
+    story = in_sync(phedex, block, files=8)
     story.snapshot.add_replica(block, there)
     command = SyncBlocks(node=there, blocks=[block])
     with pytest.raises(Killed):
