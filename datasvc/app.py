@@ -148,8 +148,8 @@ def _called(connection: sqlite3.Connection, asking: Asking, fault: Fault | None)
         query = faults.other_rows(connection, query, fault)
     asked = _envelope(asking, about["version"], clock, fault)
     payload = call.answer(connection, query)
-    if fault is not None and fault.kind is Kind.EMPTY:
-        payload = envelope.without_rows(payload)
+    if fault is not None:
+        payload = faults.spoiled(connection, query, payload, fault)
     footer = fault is None or fault.kind is not Kind.NO_CALL_TIME
     body = _owning(connection, chunks(envelope.written(asked, payload, spooled=call.spooled, footer=footer)))
     nocache = any(name == "nocache" for name, _ in given)

@@ -163,10 +163,11 @@ class Snapshot:
             connection.execute("UPDATE block SET is_open = ?, time_update = ? WHERE id = ?", row)
 
     def remove_block(self, block: str) -> None:
-        """PhEDEx does not know the block, its files and replicas any more; its dataset stays."""
+        """PhEDEx does not know the block, its files, replicas and deletions any more; its dataset stays."""
         with self.transaction() as connection:
             held = self.block(block)
             connection.execute("DELETE FROM absent WHERE block_id = ?", (held.id,))
+            connection.execute("DELETE FROM deletion WHERE block_id = ?", (held.id,))
             connection.execute("DELETE FROM file WHERE block_id = ?", (held.id,))
             connection.execute("DELETE FROM replica WHERE dataset_id = ? AND block_id = ?", (held.dataset_id, held.id))
             connection.execute("DELETE FROM block WHERE id = ?", (held.id,))
@@ -206,10 +207,28 @@ class Snapshot:
         with self.transaction():
             self._set_present(self._held(block, node), self.node_id(node), set(files))
 
-    def remove_replica(self, block: str, node: str) -> None:
-        """The node has nothing of the block and is meant to have nothing. The replica must be there."""
+    def remove_replica(self, block: str, node: str, *, deleted: bool = True) -> None:
+        """The node has nothing of the block and is meant to have nothing. The replica must be there.
+
+        `deleted`: that it was deleted there is on record, asked for and done now; else its record is just gone.
+        """
         with self.transaction():
             self._delete_replica(self._held(block, node), self.node_id(node))
+            if deleted:
+                now = self.now
+                self.add_deletion(block, node, requested=now, completed=now)
+
+    def add_deletion(
+        self, block: str, node: str, *, requested: float | None = None, completed: float | None = None
+    ) -> None:
+        """The block was to be deleted at the node, asked for by a request of its own (default: now), done or not yet.
+
+        Replicas stay as they are.
+        """
+        with self.transaction() as connection:
+            number = connection.execute("SELECT coalesce(max(request), 0) + 1 FROM deletion").fetchone()[0]
+            row = (self.block(block).id, self.node_id(node), number, self.now if requested is None else requested)
+            connection.execute("INSERT INTO deletion VALUES (?, ?, ?, ?, ?)", (*row, completed))
 
     def subscribe_dataset(self, dataset: str, node: str) -> None:
         """The whole dataset is subscribed to the node, which makes one record of `subscriptions` at that level."""

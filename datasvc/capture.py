@@ -1,7 +1,7 @@
 """How is a live data service saved in a snapshot? Step by step, each one transaction, so that it can go on later.
 
 What is kept: nodes, groups, catalogues, links, transfer agents' logs, datasets, blocks and files that PhEDEx knows,
-block replicas (which files where, for incomplete ones), and subscriptions of whole datasets.
+block replicas (which files where, for incomplete ones), deletions, and subscriptions of whole datasets.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class _Capture:
         yield from self._each("links", live, self._links)
         yield from self._each("datasets", narrower(ALL), self._datasets)
         yield from self._each("replicas", live, self._replicas)
+        yield from self._each("deletions", live, self._deletions)
         yield from self._each("subscriptions", live, self._subscriptions)
         yield from self._rest("files", _BLOCKS_TODO, self._files)
         yield from self._rest("incomplete", _INCOMPLETE, self._incomplete)
@@ -137,7 +138,7 @@ class _Capture:
             self._snapshot.add_link(row["from"], row["to"], int(row["distance"]), row["status"])
 
     def _datasets(self, pattern: str) -> None:
-        for row in self._all("data", pattern, "dbs", level="block"):
+        for row in self._all("data", pattern, "dbs", level="block", create_since=ALWAYS):
             for dataset in row["dataset"]:
                 self._dataset(dataset)
 
@@ -147,7 +148,7 @@ class _Capture:
         while pending:
             asked = pending.pop()
             try:
-                yield from self._phedex.raw(call, dataset=asked, create_since=ALWAYS, **options)[key]
+                yield from self._phedex.raw(call, dataset=asked, **options)[key]
             except ReplyTooLarge:
                 finer = narrower(asked)
                 if not finer:
@@ -169,7 +170,7 @@ class _Capture:
 
     def _replicas(self, node: str) -> None:
         number = self._snapshot.node_id(node)
-        for row in self._all("blockreplicas", ALL, "block", node=node):
+        for row in self._all("blockreplicas", ALL, "block", node=node, create_since=ALWAYS):
             replica = next((each for each in row["replica"] if each["node"] == node), None)
             if replica is None:
                 raise Malformed(f"blockreplicas of {node}: {row['name']} without a replica there")
@@ -189,6 +190,14 @@ class _Capture:
             " (?, ?, ?, ?, ?, ? = 'y', ? = 'y', 0, (SELECT id FROM user_group WHERE name = ?), ?, ?)",
             (*found, node, *(replica[key] for key in _REPLICA)),
         )
+
+    def _deletions(self, node: str) -> None:
+        number = self._snapshot.node_id(node)
+        for dataset in self._all("deletions", ALL, "dataset", node=node):
+            self._snapshot.connection.executemany(
+                "INSERT OR REPLACE INTO deletion SELECT id, ?, ?, ?, ? FROM block WHERE name = ?",
+                [(number, *_deletion(row), block["name"]) for block in dataset["block"] for row in block["deletion"]],
+            )
 
     def _subscriptions(self, node: str) -> None:
         for row in self._phedex.raw("subscriptions", node=node, create_since=ALWAYS)["dataset"]:
@@ -222,3 +231,9 @@ class _Capture:
             names = [block for block, at in replicas if at == node]
             for row in self._phedex.raw("filereplicas", node=node, block=names)["block"]:
                 self._snapshot.set_replica_files(row["name"], node, [file["name"] for file in row["file"]])
+
+
+def _deletion(row: dict[str, Any]) -> tuple[int, float, float | None]:
+    """Its request, when it was asked for, and when it was done."""
+    done = row["time_complete"]
+    return int(row["request"]), float(row["time_request"]), None if done is None else float(done)

@@ -53,13 +53,13 @@ def come(snapshot: Snapshot, block: str, node: str, group: str = "DataOps") -> C
 
 
 def go(snapshot: Snapshot, block: str, node: str) -> Change:
-    """The node has nothing of the block; PhEDEx still knows it."""
+    """The node has nothing of the block, and its deletion is on record; PhEDEx still knows the block."""
     snapshot.remove_replica(block, node)
     return Change(Kind.GO, block, node)
 
 
 def move(snapshot: Snapshot, block: str, source: str, sink: str) -> Change:
-    """The block is whole at `sink` and gone from `source`, in one step."""
+    """The block is whole at `sink` and deleted at `source`, in one step."""
     with snapshot.transaction():
         snapshot.remove_replica(block, source)
         come(snapshot, block, sink)
@@ -100,7 +100,7 @@ def complete(snapshot: Snapshot, block: str, node: str) -> Change:
 
 
 def unknown(snapshot: Snapshot, block: str) -> Change:
-    """PhEDEx does not know the block, its files and its replicas any more."""
+    """PhEDEx does not know the block, its files, replicas and deletions any more."""
     snapshot.remove_block(block)
     return Change(Kind.UNKNOWN, block)
 

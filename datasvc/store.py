@@ -50,6 +50,14 @@ CREATE TABLE agent_log (id INTEGER PRIMARY KEY, node_id INTEGER NOT NULL REFEREN
   working_dir TEXT NOT NULL, state_dir TEXT NOT NULL, message TEXT NOT NULL, made INTEGER NOT NULL);
 """
 
+# Not in every snapshot: those that were made by earlier versions have it only once they were opened for writing.
+DELETIONS = """
+CREATE TABLE IF NOT EXISTS deletion (block_id INTEGER NOT NULL REFERENCES block(id),
+  node_id INTEGER NOT NULL REFERENCES node(id), request INTEGER NOT NULL, time_request REAL NOT NULL,
+  time_complete REAL, PRIMARY KEY (block_id, node_id, request)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS deletion_by_request ON deletion (request);
+"""
+
 
 def create(path: Path, instance: str = "prod") -> sqlite3.Connection:
     """A new empty snapshot, open for writing. Raises UsageError where the file exists already."""
@@ -57,7 +65,7 @@ def create(path: Path, instance: str = "prod") -> sqlite3.Connection:
         raise UsageError(f"snapshot {path} exists: name another file, or remove it first")
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.executescript("BEGIN;" + SCHEMA)
+    connection.executescript("BEGIN;" + SCHEMA + DELETIONS)
     connection.executemany(
         "INSERT INTO meta VALUES (?, ?)",
         [("schema", SCHEMA_VERSION), ("instance", instance), ("version", "2.4.0pre1"), ("dbs", DBS)],
@@ -71,7 +79,10 @@ DBS = "https://cmsweb.cern.ch/dbs/prod/global/DBSReader"
 
 def writer(path: Path) -> sqlite3.Connection:
     """An existing snapshot, open for writing, in autocommit: begin and commit by hand. Raises UsageError."""
-    return _tuned(_opened(path, "mode=rw"))
+    connection = _tuned(_opened(path, "mode=rw"))
+    if not has_deletions(connection):
+        connection.executescript(f"BEGIN IMMEDIATE;{DELETIONS}COMMIT;")
+    return connection
 
 
 def reader(path: Path) -> sqlite3.Connection:
@@ -84,6 +95,11 @@ def reader(path: Path) -> sqlite3.Connection:
     connection = _opened(path, mode)
     connection.execute("BEGIN")
     return connection
+
+
+def has_deletions(connection: sqlite3.Connection) -> bool:
+    """False for a snapshot of an earlier version, which knows of no deletion."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'deletion'").fetchone() is not None
 
 
 def meta(connection: sqlite3.Connection) -> dict[str, str]:

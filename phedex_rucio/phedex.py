@@ -189,6 +189,15 @@ def subscriptions(node: str, item: str | None, since: str | None, phedex: Phedex
     _show(found, ("block", "files", "bytes", "group", "custodial"), as_json)
 
 
+@command.command("deletions")
+@ITEM
+@AT_NODE
+@asking
+def deletions(item: str, node: str | None, phedex: Phedex, as_json: bool) -> None:
+    """The deletions of a block, or of every block of a dataset: at which node, asked for when, done when (UTC)."""
+    _show(items.deletions(phedex, item, node), ("block", "node", "requested", "completed"), as_json)
+
+
 @command.command("pnns")
 @click.option("--select", multiple=True, metavar="RE", help="Only nodes whose whole name matches (RE2, repeatable).")
 @click.option("--exclude", multiple=True, metavar="RE", help="Without these (RE2, repeatable).")

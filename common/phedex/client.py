@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -11,19 +11,33 @@ import tenacity
 from msgspec.structs import replace
 
 from common.errors import PhedexUnreachable, UnknownNode, Untrusted
-from common.names import full_pattern
-from common.phedex import one_block, rows, transport, trust
-from common.phedex.replies import CALLS, BlockReplicas, BlocksInFull, Data, Envelope, FileReplicas, Node, Nodes
-from common.phedex.rows import Listing
+from common.names import dataset_of, full_pattern, is_node
+from common.phedex import one_block, requested, rows, transport, trust
+from common.phedex.replies import (
+    CALLS,
+    BlockReplicas,
+    BlocksInFull,
+    Data,
+    Deletions,
+    Envelope,
+    FileReplicas,
+    Node,
+    Nodes,
+    Subscriptions,
+)
+from common.phedex.rows import Figures, Listing
 from common.phedex.transport import PhedexBusy, ReplyTooLarge
 from common.phedex.trust import Answer, Freshness, Question
 from common.settings.model import Main
 from common.sync.catalogue import BlockAtNode, File
 from common.sync.one_block import InPhedex, Listed
 from common.sync.selection import like
+from common.sync.whereabouts import Deletion, Whereabouts
 from common.telemetry import metrics
 
 NODES_KEPT = 300.0  # seconds that the list of nodes is used again
+# What PhEDEx lets be cached for longer than block replicas; an Envelope is what is asked as plain data.
+AGES: dict[type[Envelope], float] = {Nodes: trust.HALF_A_DAY, Envelope: trust.HALF_A_DAY, Deletions: trust.HOUR}
 NO_BLOCK = "/Probe/Probe-v1/PROBE#probe"
 
 R = TypeVar("R", bound=Envelope)
@@ -114,11 +128,18 @@ class Phedex:
             found.update(rows.at_node(question, reply, node, lambda _: True).blocks)
         return found
 
-    def files_at(self, node: str, blocks: Iterable[str]) -> tuple[dict[str, list[File]], dict[str, Untrusted]]:
+    def files_at(
+        self, node: str, blocks: Iterable[str], figures: Mapping[str, Figures] | None = None
+    ) -> tuple[dict[str, list[File]], dict[str, Untrusted]]:
         """The whole file list of each block at a node, and the blocks without one with the reason.
 
-        Each block is in exactly one of the two. Raises UnknownNode too.
+        Each block is in exactly one of the two. A list adds up to the number and bytes that its own reply gives for
+        the block, and to the block's `figures` (files, bytes), as `blockreplicas` gave them. At a node that cannot be
+        asked by name (retired, `X…`) no list is to be had. Raises UnknownNode too.
         """
+        if not is_node(node) and node not in self.nodes():
+            reason = f"{node} cannot be asked for its files by name"
+            return {}, {block: trust.FilesMissing(f"block {block}: {reason}") for block in blocks}
         self.check_node(node)
         found: dict[str, list[File]] = {}
         doubts: dict[str, Untrusted] = {}
@@ -126,7 +147,7 @@ class Phedex:
         while pending:
             asked = pending.pop()
             try:
-                files, reasons = self._files_at(node, asked)
+                files, reasons = self._files_at(node, asked, figures or {})
             except ReplyTooLarge as error:
                 if len(asked) == 1:
                     reasons, files = {asked[0]: Untrusted(str(error))}, {}
@@ -138,9 +159,11 @@ class Phedex:
             doubts |= reasons
         return found, doubts
 
-    def _files_at(self, node: str, asked: Sequence[str]) -> tuple[dict[str, list[File]], dict[str, Untrusted]]:
+    def _files_at(
+        self, node: str, asked: Sequence[str], figures: Mapping[str, Figures]
+    ) -> tuple[dict[str, list[File]], dict[str, Untrusted]]:
         question = self._question(FileReplicas, node=node, block=asked)
-        return rows.files(question, self._ask(FileReplicas, question), node, set(asked))
+        return rows.files(question, self._ask(FileReplicas, question), node, set(asked), figures)
 
     def known_blocks(self, blocks: Iterable[str]) -> set[str]:
         """Those of the blocks that PhEDEx knows, whether they are anywhere or not."""
@@ -170,15 +193,53 @@ class Phedex:
                 found.setdefault(node, []).extend(names)
         return found
 
+    def whereabouts(self, blocks: Iterable[str], controls: Iterable[str] = ()) -> dict[str, Whereabouts]:
+        """Where PhEDEx has each block. `controls`: up to three blocks that are surely somewhere, in every request.
+
+        A reply that lacks a block is believed no further than one of its controls came back in it: without any,
+        ControlMissing is raised. A control that is one of the blocks is none.
+        """
+        names = list(dict.fromkeys(blocks))
+        others = [name for name in dict.fromkeys(controls) if name not in names]
+        found: dict[str, Whereabouts] = {}
+        for asked in self._chunks(names):
+            question = self._question(BlockReplicas, block=[*asked, *others])
+            found |= rows.whereabouts(question, self._ask(BlockReplicas, question), asked, others)
+        return found
+
     def replicas_of(self, blocks: Iterable[str]) -> dict[str, dict[str, bool]]:
         """Where PhEDEx has files of some blocks, each node with whether the block is complete there.
 
-        Without retired nodes, and without those that are only meant to have it. A block that is nowhere is {}.
+        Without the nodes that are only meant to have it; retired ones, which have other names than nodes in use, are
+        there. A block that is nowhere is {}.
         """
-        found: dict[str, dict[str, bool]] = {}
+        return {
+            name: {node: node in found.complete for node in sorted(found.complete | found.partial)}
+            for name, found in self.whereabouts(blocks).items()
+        }
+
+    def deletions_of(self, blocks: Iterable[str]) -> dict[str, dict[str, Deletion]]:
+        """The newest deletion of each block at each node where one was asked for; retired nodes are left out.
+
+        A reply may be an hour old.
+        """
+        found: dict[str, dict[str, Deletion]] = {}
         for asked in self._chunks(blocks):
-            question = self._question(BlockReplicas, block=asked)
-            found |= rows.anywhere(question, self._ask(BlockReplicas, question), set(asked))
+            question = self._question(Deletions, block=asked)
+            found |= requested.deletions(question, self._ask(Deletions, question), asked)
+        return found
+
+    def subscribed(self, blocks: Iterable[str]) -> dict[str, frozenset[str]]:
+        """The nodes where each block is meant to be, by a subscription of its own or of its whole dataset.
+
+        Two requests a chunk: asked by block PhEDEx need not tell of a subscription of all of the dataset.
+        """
+        found: dict[str, frozenset[str]] = {}
+        for asked in self._chunks(blocks):
+            single = self._question(Subscriptions, block=asked, collapse="n")
+            whole = self._question(Subscriptions, dataset=list(dict.fromkeys(map(dataset_of, asked))))
+            parts = [requested.subscribed(each, self._ask(Subscriptions, each), asked) for each in (single, whole)]
+            found |= {name: frozenset().union(*(part[name] for part in parts)) for name in asked}
         return found
 
     def everywhere(self, block: str) -> InPhedex:
@@ -187,10 +248,13 @@ class Phedex:
         found = one_block.places(question, self._ask(BlocksInFull, question), block)
         return found if found.places else replace(found, known=block in self.known_blocks([block]))
 
-    def files_everywhere(self, block: str) -> Listed:
-        """The files of a block that is at some node, and the nodes where each is."""
+    def files_everywhere(self, block: str, figures: Figures | None = None) -> Listed:
+        """The files of a block that is at some node, and the nodes where each is; doubted where they do not add up.
+
+        `figures`: the block's number of files and bytes as `blockreplicas` gave them.
+        """
         question = self._question(FileReplicas, block=block)
-        return one_block.listed(question, self._ask(FileReplicas, question), block)
+        return one_block.listed(question, self._ask(FileReplicas, question), block, figures)
 
     def raw(self, call: str, **options: str | Sequence[str]) -> dict[str, Any]:
         """What any read call answers, as plain data: whole, fresh, and of that call, its rows not looked at."""
@@ -238,12 +302,7 @@ class Phedex:
             self.seconds += time.monotonic() - began
 
     def _trusted(self, kind: type[R], question: Question, answer: Answer) -> R:
-        """PhEDEx lets its list of nodes be cached for half a day, and so what else hardly changes."""
-        age = (
-            max(self._main.phedex_cache_age, trust.HALF_A_DAY)
-            if kind in {Nodes, Envelope}
-            else self._main.phedex_cache_age
-        )
+        age = max(self._main.phedex_cache_age, AGES.get(kind, 0))
         try:
             return trust.read(kind, question, answer, Freshness(age, self._main.phedex_clock_skew))
         except Untrusted as error:

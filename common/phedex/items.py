@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import re2
@@ -115,3 +116,26 @@ def _subscription(block: dict[str, Any]) -> dict[str, Any]:
         "bytes": block["bytes"],
         **{key: first.get(key) for key in kept},
     }
+
+
+def deletions(phedex: Phedex, item: str, node: str | None) -> list[dict[str, Any]]:
+    """What was to be deleted of a block, or of every block of a dataset: asked for when and done when (UTC), by node.
+
+    Oldest first. `completed` is None where it is not done, or was asked for again after that. Raises UnknownNode.
+    """
+    asked = _asked(item)
+    if node is not None:
+        phedex.check_node(node)
+        asked["node"] = node
+    blocks = [block for dataset in phedex.raw("deletions", **asked)["dataset"] for block in dataset["block"]]
+    rows = [_deletion(block["name"], row) for block in blocks for row in block["deletion"]]
+    return sorted(rows, key=lambda row: (row["requested"], row["block"], row["node"]))
+
+
+def _deletion(block: str, row: dict[str, Any]) -> dict[str, Any]:
+    done = _time(row["time_complete"]) if row["complete"] == "y" else None
+    return {"block": block, "node": row["node"], "requested": _time(row["time_request"]), "completed": done}
+
+
+def _time(seconds: Any) -> str:
+    return f"{datetime.fromtimestamp(float(seconds), UTC):%Y-%m-%d %H:%M:%S}"

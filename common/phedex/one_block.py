@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from common import names
 from common.phedex import trust
 from common.phedex.replies import BlocksInFull, FileReplicas, FilesRow, ReplicaInFull
-from common.phedex.rows import as_of, check_asked
+from common.phedex.rows import Figures, as_of, check_asked, wrong_sum
 from common.phedex.trust import Question
 from common.sync.catalogue import File
 from common.sync.one_block import InPhedex, Listed, Part
@@ -59,9 +59,10 @@ def _time(seconds: float | None) -> datetime | None:
         return None
 
 
-def listed(question: Question, reply: FileReplicas, block: str) -> Listed:
+def listed(question: Question, reply: FileReplicas, block: str, figures: Figures | None = None) -> Listed:
     """The files with the nodes of each; where the list is not whole or has a file that Rucio cannot hold, the doubt.
 
+    It is whole if it adds up to the block's own number and bytes, by this reply and, where given, by `figures`.
     Raises OtherBlock.
     """
     check_asked(question, (row.name for row in reply.block), {block})
@@ -71,15 +72,15 @@ def listed(question: Question, reply: FileReplicas, block: str) -> Listed:
     return Listed(
         files={file.name: File(file.name, file.bytes, names.adler32_of(file.checksum)) for file in row.file},
         nodes={file.name: frozenset(replica.node for replica in file.replica) for file in row.file},
-        doubt=_doubt(row, len(reply.block)),
+        doubt=_doubt(row, len(reply.block), figures),
     )
 
 
-def _doubt(row: FilesRow, rows: int) -> str:
+def _doubt(row: FilesRow, rows: int, figures: Figures | None) -> str:
     listed = {file.name for file in row.file}
     if rows > 1 or len(listed) != len(row.file):
         return "something in it is listed twice"
     if len(listed) != row.files:
         return f"{len(listed)} of {row.files} files are listed"
     bad = next((file for file in row.file if file.bytes < 0 or not names.is_lfn(file.name)), None)
-    return f"{trust.cut(bad.name)!r} is no file that Rucio can hold" if bad else ""
+    return f"{trust.cut(bad.name)!r} is no file that Rucio can hold" if bad else wrong_sum(row, figures)

@@ -108,10 +108,11 @@ class FileRow(Struct, frozen=True, gc=False):
 
 
 class FilesRow(Struct, frozen=True, gc=False):
-    """A block of `filereplicas`: the number of its files, and those files that passed the filters."""
+    """A block of `filereplicas`: the number and bytes of all its files, and those files that passed the filters."""
 
     name: str
     files: Count
+    bytes: Count
     file: tuple[FileRow, ...]
 
 
@@ -147,6 +148,62 @@ class Data(Envelope, frozen=True, gc=False, kw_only=True):
     dbs: list[DataDbs]
 
 
+class DeletionRow(Struct, frozen=True, gc=False):
+    """A deletion of a block at a node: asked for and done (epoch seconds); done before it was asked for is not done."""
+
+    node: str
+    time_request: float
+    time_complete: float | None
+    complete: Flag
+
+
+class DeletionsBlock(Struct, frozen=True, gc=False):
+    """A block of `deletions`."""
+
+    name: str
+    deletion: tuple[DeletionRow, ...]
+
+
+class DeletionsDataset(Struct, frozen=True, gc=False):
+    """A dataset of `deletions`, with those of its blocks that have any."""
+
+    name: str
+    block: tuple[DeletionsBlock, ...]
+
+
+class Deletions(Envelope, frozen=True, gc=False, kw_only=True):
+    """A reply of `deletions`."""
+
+    dataset: list[DeletionsDataset]
+
+
+class SubscriptionRow(Struct, frozen=True, gc=False):
+    """A subscription: the node that is meant to have it."""
+
+    node: str
+
+
+class SubscribedBlock(Struct, frozen=True, gc=False):
+    """A block of `subscriptions`, subscribed by itself or as part of its dataset."""
+
+    name: str
+    subscription: tuple[SubscriptionRow, ...]
+
+
+class SubscribedDataset(Struct, frozen=True, gc=False):
+    """A dataset of `subscriptions`: those of all of it, and its blocks. Either may be missing."""
+
+    name: str
+    subscription: tuple[SubscriptionRow, ...] = ()
+    block: tuple[SubscribedBlock, ...] = ()
+
+
+class Subscriptions(Envelope, frozen=True, gc=False, kw_only=True):
+    """A reply of `subscriptions`."""
+
+    dataset: list[SubscribedDataset]
+
+
 class Pieces(Struct, frozen=True, gc=False, kw_only=True):
     """The envelope of a document that would not decode as asked, to see what is wrong with it."""
 
@@ -179,6 +236,8 @@ CALLS: dict[type[Envelope], str] = {
     BlocksInFull: "blockreplicas",
     FileReplicas: "filereplicas",
     Data: "data",
+    Deletions: "deletions",
+    Subscriptions: "subscriptions",
 }
 _decoders: dict[type[Envelope], msgspec.json.Decoder[Any]] = {
     Nodes: msgspec.json.Decoder(Document[Nodes], strict=False),
@@ -186,6 +245,8 @@ _decoders: dict[type[Envelope], msgspec.json.Decoder[Any]] = {
     BlocksInFull: msgspec.json.Decoder(Document[BlocksInFull], strict=False),
     FileReplicas: msgspec.json.Decoder(Document[FileReplicas], strict=False),
     Data: msgspec.json.Decoder(Document[Data], strict=False),
+    Deletions: msgspec.json.Decoder(Document[Deletions], strict=False),
+    Subscriptions: msgspec.json.Decoder(Document[Subscriptions], strict=False),
     Envelope: msgspec.json.Decoder(Document[Envelope], strict=False),
 }
 _broken = msgspec.json.Decoder(Broken, strict=False)

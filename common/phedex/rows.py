@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -25,6 +25,9 @@ from common.phedex.replies import (
 from common.phedex.trust import Question, cut
 from common.sync.catalogue import BlockAtNode, File
 from common.sync.selection import Predicate
+from common.sync.whereabouts import Whereabouts
+
+Figures = tuple[int, int]  # a block's own number of files, and their bytes
 
 
 class Listing(Struct, frozen=True):
@@ -108,23 +111,52 @@ def placed(question: Question, reply: BlockReplicas, wanted: Predicate) -> dict[
     return found
 
 
-def anywhere(question: Question, reply: BlockReplicas, asked: Collection[str]) -> dict[str, dict[str, bool]]:
-    """The nodes that have files of each block that was asked for, with whether it is complete there.
+def whereabouts(
+    question: Question, reply: BlockReplicas, asked: Collection[str], controls: Collection[str]
+) -> dict[str, Whereabouts]:
+    """Where each block is that was asked for; `controls` were asked for with them, and are none of them.
 
-    Raises OtherBlock, Repeated, Contradiction.
+    Raises OtherBlock, Repeated, Contradiction, OtherNode for a row without a replica, and ControlMissing.
     """
-    found: dict[str, dict[str, bool]] = {name: {} for name in asked}
-    seen: set[str] = set()
+    rows: dict[str, BlockRow] = {}
     for row in reply.block:
-        _check_row(question, row.name, asked.__contains__, seen)
-        seen.add(row.name)
-        if len({replica.node for replica in row.replica}) != len(row.replica):
-            raise trust.Repeated(f"{question}: block {cut(row.name)} is listed twice at a node")
-        for replica in row.replica:
-            _check_complete(question, row, replica)
-            if replica.files and names.is_node(replica.node):
-                found[row.name][replica.node] = replica.complete == "y"
-    return found
+        _check_row(question, row.name, lambda name: name in asked or name in controls, rows)
+        _check_replicas(question, row)
+        rows[row.name] = row
+    missing = next((name for name in asked if name not in rows), None)
+    controlled = any(name in rows for name in controls)
+    if missing is not None and controls and not controlled:
+        raise trust.ControlMissing(
+            f"{question}: block {cut(missing)} has no row, and {cut(', '.join(controls))} has none either"
+        )
+    time = as_of(reply)
+    nothing = Whereabouts(controlled=controlled, as_of=time)
+    return {name: _whereabouts(rows[name], time) if name in rows else nothing for name in asked}
+
+
+def _check_replicas(question: Question, row: BlockRow) -> None:
+    """Where no replica was filtered out PhEDEx lists no block without one: such a row would look like "nowhere"."""
+    if not row.replica:
+        raise trust.OtherNode(f"{question}: block {cut(row.name)} is listed with no replica")
+    if len({replica.node for replica in row.replica}) != len(row.replica):
+        raise trust.Repeated(f"{question}: block {cut(row.name)} is listed twice at a node")
+    for replica in row.replica:
+        _check_complete(question, row, replica)
+
+
+def _whereabouts(row: BlockRow, time: datetime) -> Whereabouts:
+    complete = frozenset(replica.node for replica in row.replica if replica.complete == "y")
+    with_files = frozenset(replica.node for replica in row.replica if replica.files)
+    return Whereabouts(
+        files=row.files,
+        bytes=row.bytes,
+        complete=complete,
+        partial=with_files - complete,
+        meant=frozenset(replica.node for replica in row.replica) - complete - with_files,
+        listed=True,
+        controlled=True,
+        as_of=time,
+    )
 
 
 def _check_complete(question: Question, row: BlockRow, replica: BlockReplica) -> None:
@@ -149,10 +181,11 @@ def _complete_at(question: Question, row: BlockRow) -> list[str]:
 
 
 def files(
-    question: Question, reply: FileReplicas, node: str, asked: Collection[str]
+    question: Question, reply: FileReplicas, node: str, asked: Collection[str], figures: Mapping[str, Figures]
 ) -> tuple[dict[str, list[File]], dict[str, Untrusted]]:
     """The whole file list of each block that was asked for, or why there is none: each block is in one of the two.
 
+    A list that does not add up to the block's own number and bytes, or to its `figures`, is none.
     Raises OtherNode, OtherBlock, Repeated where the reply as a whole is about something else.
     """
     found: dict[str, list[File]] = {}
@@ -162,7 +195,7 @@ def files(
         _check_row(question, row.name, asked.__contains__, seen)
         seen.add(row.name)
         _check_file_nodes(question, row, node)
-        doubt = _doubt(row, node)
+        doubt = _doubt(row, node, figures.get(row.name))
         if doubt is not None:
             doubts[row.name] = doubt
         else:
@@ -180,7 +213,7 @@ def _check_file_nodes(question: Question, row: FilesRow, node: str) -> None:
                 raise trust.OtherNode(f"{question}: file {cut(file.name)} is listed at {cut(replica.node)}, not {node}")
 
 
-def _doubt(row: FilesRow, node: str) -> Untrusted | None:
+def _doubt(row: FilesRow, node: str, figures: Figures | None) -> Untrusted | None:
     if len(row.file) != row.files:
         return trust.FilesMissing(f"block {row.name}: {len(row.file)} of {row.files} files are listed at {node}")
     if len({file.name for file in row.file}) != row.files:
@@ -192,7 +225,17 @@ def _doubt(row: FilesRow, node: str) -> Untrusted | None:
             return trust.BadFile(f"block {row.name}: file {file.name} has {file.bytes} bytes")
         if not file.replica:
             return trust.BadFile(f"block {row.name}: file {file.name} has no replica at {node}")
-    return None
+    wrong = wrong_sum(row, figures)
+    return trust.FilesMissing(f"block {row.name}: {wrong} at {node}") if wrong else None
+
+
+def wrong_sum(row: FilesRow, figures: Figures | None) -> str:
+    """How the listed files differ from what the block has by the same reply, or by `figures`; "" where they do not."""
+    listed = (len({file.name for file in row.file}), sum(file.bytes for file in row.file))
+    for said in ((row.files, row.bytes), figures or listed):
+        if said != listed:
+            return f"{listed[0]} files of {listed[1]} bytes are listed, the block has {said[0]} of {said[1]}"
+    return ""
 
 
 def known(question: Question, reply: Data, asked: Collection[str]) -> dict[str, int]:

@@ -20,7 +20,8 @@ from common.phedex import replies
 from common.phedex.replies import Buffer, Envelope
 
 SHOWN = 200  # characters of a body or question in a message
-HALF_A_DAY = 12 * 3600.0
+HOUR = 3600.0
+HALF_A_DAY = 12 * HOUR
 
 
 class Redirected(Untrusted):
@@ -79,8 +80,16 @@ class Repeated(Untrusted):
     """Raised for a block, or a block's replica at a node, that is listed twice."""
 
 
+class ControlMissing(Untrusted):
+    """Raised where a block has no row, and none of the controls, blocks that are surely somewhere, has one either."""
+
+
 class Contradiction(Untrusted):
-    """Raised for a `complete` that is not what it is defined as: closed, and as many files here as in the block."""
+    """Raised for a `complete` that is not what it is defined as, or a time that cannot be.
+
+    Of a block at a node: closed, and as many files here as in the block. Of a deletion: done, and not before it was
+    asked for.
+    """
 
 
 class NoNodes(Untrusted):
@@ -88,7 +97,7 @@ class NoNodes(Untrusted):
 
 
 class FilesMissing(Untrusted):
-    """A block's doubt: `filereplicas` does not list as many files as the block has, or not the block at all."""
+    """A block's doubt: the files that `filereplicas` lists are not as many, or not as large, as the block; or none."""
 
 
 class BadFile(Untrusted):

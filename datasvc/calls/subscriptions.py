@@ -1,7 +1,8 @@
 """What is meant to be where? The call subscriptions.
 
-A block's subscriptions are its replicas with `subscribed`; whole datasets have rows of their own. Requests are not in
-a snapshot (null), priority is `normal`, and nothing moves or is suspended.
+A block's subscriptions are its replicas with `subscribed`; whole datasets have rows of their own, which are listed also
+where nothing of the dataset has come yet. Requests are not in a snapshot (null), priority is `normal`, and nothing
+moves or is suspended.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ from typing import Any
 import msgspec
 
 from datasvc.calls.call import DAY, Call
+from datasvc.conditions import Condition, joined, named
 from datasvc.encode import Rows, flag, number
 from datasvc.options import Option, Query, Spec
 from datasvc.selection import BLOCK, DATASET, NODE, TEXTS, TIME, YES, Replica, Selected, selected
 
 _CONSTANT = {"priority": "normal", "move": "n", "suspended": "n"}
+_EXPECTED = (
+    "SELECT d.id, n.id, n.name, n.se, d.time_create FROM dataset_subscription s JOIN dataset d ON d.id = s.dataset_id"
+    " JOIN node n ON n.id = s.node_id WHERE {where} AND NOT EXISTS (SELECT 1 FROM replica r"
+    " WHERE r.node_id = s.node_id AND r.dataset_id = s.dataset_id AND r.subscribed)"
+)
+_EXPECTED_NAMED = {"node": "n.name", "se": "n.se", "dataset": "d.name"}
 
 
 class _Whole(msgspec.Struct, frozen=True):
@@ -50,12 +58,41 @@ def _narrowed(connection: sqlite3.Connection, query: Query) -> Query:
 
 
 def _datasets(connection: sqlite3.Connection, query: Query) -> Iterator[dict[str, Any]]:
+    expected = _expected(connection, query)
     for dataset, group in groupby(selected(connection, query), key=lambda item: item.block.dataset_id):
-        items = list(group)
-        whole = _whole(connection, dataset, items)
-        levels = {**_dataset_level(whole, query), **_block_level(items, whole, query)}
-        if levels:
-            yield {**_about(whole, levels), **levels}
+        yield from _listed(connection, query, dataset, list(group), expected.pop(dataset, []))
+    for dataset, replicas in sorted(expected.items()):
+        yield from _listed(connection, query, dataset, [], replicas)
+
+
+def _listed(
+    connection: sqlite3.Connection, query: Query, dataset: int, items: list[Selected], expected: list[Replica]
+) -> Iterator[dict[str, Any]]:
+    whole = _whole(connection, dataset, [*chain.from_iterable(item.replicas for item in items), *expected])
+    levels = {**_dataset_level(whole, query), **_block_level(items, whole, query)}
+    if levels:
+        yield {**_about(whole, levels), **levels}
+
+
+def _expected(connection: sqlite3.Connection, query: Query) -> dict[int, list[Replica]]:
+    """Of each dataset an empty replica at each node that it is subscribed to and has no block of it yet.
+
+    None where the question is about blocks, or about what such a subscription has not: a group, custodial.
+    """
+    if query.all("block") or query.all("group") or query.one("custodial") == "y":
+        return {}
+    found: dict[int, list[Replica]] = {}
+    parts = [named(column, query.all(name), query.ops.get(name, "or")) for name, column in _EXPECTED_NAMED.items()]
+    where = joined([*(part for part in parts if part is not None), *_since(query)])
+    for dataset, node_id, node, se, created in connection.execute(_EXPECTED.format(where=where.sql), where.values):
+        empty = Replica(node_id, node, se, 0, 0, True, False, False, None, created, created)
+        found.setdefault(dataset, []).append(empty)
+    return found
+
+
+def _since(query: Query) -> list[Condition]:
+    since = query.since("create_since")
+    return [] if since is None else [Condition("d.time_create >= ?", (since,))]
 
 
 def _about(whole: _Whole, levels: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,14 +101,13 @@ def _about(whole: _Whole, levels: Mapping[str, Any]) -> dict[str, Any]:
     return {**about, "is_open": is_open}
 
 
-def _whole(connection: sqlite3.Connection, dataset: int, items: list[Selected]) -> _Whole:
+def _whole(connection: sqlite3.Connection, dataset: int, replicas: list[Replica]) -> _Whole:
     name, is_open = connection.execute("SELECT name, is_open FROM dataset WHERE id = ?", (dataset,)).fetchone()
     files, size = connection.execute(
-        "SELECT sum(files), sum(bytes) FROM block WHERE dataset_id = ?", (dataset,)
+        "SELECT coalesce(sum(files), 0), coalesce(sum(bytes), 0) FROM block WHERE dataset_id = ?", (dataset,)
     ).fetchone()
     nodes = {row[0] for row in connection.execute(
         "SELECT node_id FROM dataset_subscription WHERE dataset_id = ?", (dataset,))}  # fmt: skip
-    replicas = list(chain.from_iterable(item.replicas for item in items))
     at = {node: tuple(r for r in replicas if r.node_id == node) for node in sorted(nodes)}
     return _Whole(dataset, name, bool(is_open), files, size, {node: there for node, there in at.items() if there})
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from datasvc.calls import agentlogs, blockreplicas, bounce, data, filereplicas, links, nodes, subscriptions, tfc
+from datasvc.calls import (
+    agentlogs,
+    blockreplicas,
+    bounce,
+    data,
+    deletions,
+    filereplicas,
+    links,
+    nodes,
+    subscriptions,
+    tfc,
+)
 from datasvc.calls.call import Call
 
 CALLS: dict[str, Call] = {
@@ -11,6 +22,7 @@ CALLS: dict[str, Call] = {
     "blockreplicasummary": blockreplicas.SUMMARY,
     "bounce": bounce.BOUNCE,
     "data": data.DATA,
+    "deletions": deletions.DELETIONS,
     "filereplicas": filereplicas.FILEREPLICAS,
     "groups": nodes.GROUPS,
     "lfn2pfn": tfc.LFN2PFN,

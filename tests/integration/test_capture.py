@@ -31,6 +31,8 @@ CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("blockreplicas", {"node": "T2_DE_DESY", "dataset": "/*/*/*"}, "block"),
     ("blockreplicas", {"node": "T1_US_FNAL_Buffer", "dataset": "/*/*/*"}, "block"),
     ("filereplicas", {"dataset": "/*/*/*", "node": "T2_CH_CERN"}, "block"),
+    ("deletions", {}, "dataset"),
+    ("subscriptions", {"node": "T2_DE_DESY", "create_since": "0"}, "dataset"),
     ("data", {"dataset": "/*/*/RAW", "level": "file", "create_since": "0"}, "dbs"),
 ]
 
@@ -51,9 +53,22 @@ def said(phedex: Phedex) -> list[Any]:
     return [without_ids(phedex.raw(call, **options)[key]) for call, options, key in CALLS]
 
 
+def _with_requests(path: Path) -> None:
+    """Deletions that are done, not done and of retired nodes, and a subscription of a whole dataset."""
+    with Snapshot(path) as snapshot:
+        block = "SELECT name FROM block WHERE name GLOB '/*/*/*#*' ORDER BY id LIMIT 3"
+        names = [row[0] for row in snapshot.connection.execute(block)]
+        snapshot.add_deletion(names[0], "T2_DE_DESY", requested=1_400_000_000.25, completed=1_400_000_001)
+        snapshot.add_deletion(names[0], "T2_DE_DESY", requested=1_400_000_002)
+        snapshot.add_deletion(names[1], "T1_US_FNAL_MSS", requested=1_400_000_003, completed=1_400_000_001.5)
+        snapshot.add_deletion(names[1], "XT1_TW_ASGC_MSS")
+        snapshot.subscribe_dataset(names[2].partition("#")[0], "T2_DE_DESY")
+
+
 def test_what_is_captured_is_what_the_service_says_also_in_two_goes(tmp_path: Path) -> None:
     original, copy = tmp_path / "original.sqlite", tmp_path / "copy.sqlite"
     recording.load(original)
+    _with_requests(original)
     with running(original) as url, client(url) as live:
         before = said(live)
         assert all(before), [call for call, rows in zip(CALLS, before, strict=True) if not rows]
@@ -64,7 +79,7 @@ def test_what_is_captured_is_what_the_service_says_also_in_two_goes(tmp_path: Pa
         asked = live.requests
         steps = list(capture(live, "prod", url, copy))
         assert live.requests - asked < len(steps) - 390, "what was done before is not asked for again"
-        assert {step.what for step in steps} >= {"nodes", "catalogues", "datasets", "replicas", "files"}
+        assert {step.what for step in steps} >= {"nodes", "catalogues", "datasets", "replicas", "deletions", "files"}
     with running(copy) as url, client(url) as kept:
         assert said(kept) == before
 

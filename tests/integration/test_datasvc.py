@@ -234,6 +234,37 @@ def test_faults_of_the_rows(small: Service) -> None:
     assert {replica["node"] for block in rows for replica in block["replica"]} == {TAPE}
 
 
+def test_lies_about_one_question_leave_the_rest_right(small: Service) -> None:
+    small.misbehave({"call": "*", "kind": "missing_block", "value": FULL[-3:], "match": "node="})
+    assert small.blocks(f"node={PISA}") == [PART, OPEN]
+    assert FULL in small.blocks("block=*")
+    small.misbehave({"call": "data", "kind": "missing_block", "value": "#"})
+    datasets = phedex(small.get("data", "dataset=/*/*/*&level=block&create_since=0"))["dbs"][0]["dataset"]
+    assert [dataset["block"] for dataset in datasets] == [[], []]
+    small.misbehave({"call": "*", "kind": "other_figures"})
+    block = phedex(small.get("blockreplicas", f"block={PART.replace('#', '%23')}&node={PISA}"))["block"][0]
+    assert (block["files"], block["bytes"], block["replica"][0]["files"]) == (1, 21, 0)
+    small.misbehave({"call": "*", "kind": "half_files"})
+    [block] = phedex(small.get("filereplicas", f"block={FULL.replace('#', '%23')}"))["block"]
+    assert (block["files"], block["bytes"], len(block["file"])) == (1, 10, 1)
+
+
+def test_deletions_may_be_cached_for_an_hour_and_are_written_as_xml_too(small: Service) -> None:
+    with Snapshot(small.snapshot) as snapshot:
+        change.go(snapshot, FULL, TAPE)
+        change.come(snapshot, FULL, TAPE)
+    reply = small.get("deletions", f"node={TAPE}")
+    assert reply.headers["Cache-Control"] == "public, must-revalidate, max-age=3600"
+    assert isinstance(phedex(reply)["call_time"], str)
+    rows = phedex(reply)["dataset"][0]["block"][0]["deletion"]
+    row = rows[-1]
+    assert (row["node"], row["complete"], float(row["time_request"])) == (TAPE, "y", row["time_complete"])
+    root = ElementTree.fromstring(requests.get(f"{small.url}/xml/prod/deletions", timeout=WAIT).content)
+    assert [(one.get("node"), one.get("complete")) for one in root.iter("deletion")] == [(TAPE, "y")] * len(rows)
+    refused = small.get("deletions", "create_since=0")
+    assert (refused.status_code, refused.text[:14]) == (400, "The following ")
+
+
 def test_faults_of_the_body(small: Service) -> None:
     small.misbehave({"call": "nodes", "kind": "truncated"})
     with pytest.raises(requests.JSONDecodeError):

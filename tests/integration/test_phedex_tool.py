@@ -46,6 +46,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             snapshot.add_replica(block, PISA, group="DataOps")
         snapshot.set_replica_files(PART, PISA, [files(1)[0][0]])
         snapshot.add_replica(FULL, DESY)
+        snapshot.add_deletion(FULL, DESY, requested=1_500_000_000, completed=1_500_000_060)
+        snapshot.add_deletion(FULL, DESY, requested=1_500_000_120)
+        snapshot.add_deletion(PART, PISA, requested=1_400_000_000, completed=1_300_000_000)
     with running(path) as found:
         yield found
 
@@ -112,6 +115,17 @@ def test_items_and_their_files(ask: Ask) -> None:
     assert ask("subscriptions", PISA, "--item", PART) == []
 
 
+def test_deletions(ask: Ask) -> None:
+    assert ask("deletions", FULL) == [
+        {"block": FULL, "node": DESY, "requested": "2017-07-14 02:40:00", "completed": "2017-07-14 02:41:00"},
+        {"block": FULL, "node": DESY, "requested": "2017-07-14 02:42:00", "completed": None},
+    ]
+    assert [row["block"] for row in ask("deletions", DATASET)] == [PART, FULL, FULL]
+    (asked_again,) = ask("deletions", DATASET, "--node", PISA)
+    assert asked_again["completed"] is None
+    assert ask("deletions", OPEN) == []
+
+
 def test_das_is_answered_by_the_data_service(ask: Ask, url: str) -> None:
     (block,) = ask("das", f"block block={FULL} site={PISA} system=phedex")
     assert block["block"][0]["nfiles"] == 3
@@ -158,7 +172,15 @@ def test_bad_input_is_one_line_and_a_usage_error(url: str, words: tuple[str, ...
 
 def test_an_unknown_node_is_named(url: str) -> None:
     by_item = ("list-data-items", DATASET, "--node")
-    for words in (("tfc",), by_item, ("fts",), ("senames",), ("links", "--src"), ("links", "--dest")):
+    for words in (
+        ("tfc",),
+        by_item,
+        ("deletions", DATASET, "--node"),
+        ("fts",),
+        ("senames",),
+        ("links", "--src"),
+        ("links", "--dest"),
+    ):
         error = invoke(url, *words, "T2_XX_None").exception
         assert isinstance(error, UnknownNode)
         assert exit_code_of(error) == 2

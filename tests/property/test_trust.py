@@ -56,8 +56,8 @@ def _holder(document: Any, path: Path) -> Any:
 
 
 def _is_free(path: Path) -> bool:
-    """Nothing else in a reply says what a block's or file's name and a file's size and checksum are."""
-    return path[-1] in ("name", "checksum") or ("file" in path and path[-1] == "bytes")
+    """Nothing else in a reply says what a block's or file's name and a file's checksum are."""
+    return path[-1] in ("name", "checksum")
 
 
 BLOCK_PATHS = list(_paths(good.blockreplicas()))
@@ -100,7 +100,9 @@ def _files_hold(content: bytes) -> None:
         found, doubts = read
         assert found.keys() | doubts.keys() == {FULL, PART}
         assert PART in doubts
-        assert FULL in doubts or {file.name for file in found[FULL]} == {good.lfn(n) for n in range(3)}
+        assert FULL in doubts or {(file.name, file.bytes) for file in found[FULL]} == {
+            (good.lfn(n), 10) for n in range(3)
+        }
 
 
 @given(changed(good.blockreplicas(), BLOCK_PATHS))
@@ -111,6 +113,14 @@ def test_a_changed_listing_is_refused_or_says_the_same(document: dict[str, Any])
 @given(changed(good.filereplicas(), FILE_PATHS))
 def test_a_changed_file_list_is_refused_doubted_or_says_the_same(document: dict[str, Any]) -> None:
     _files_hold(body(document))
+
+
+@given(changed(good.blockreplicas(), BLOCK_PATHS))
+def test_in_changed_rows_no_block_is_nowhere_and_none_is_complete_that_is_not(document: dict[str, Any]) -> None:
+    found = _read_or_refused(good.places, body(document))
+    if found is not None:
+        assert {name: bool(one.complete) for name, one in found.items()} == BLOCKS
+        assert all(one.somewhere and one.controlled for one in found.values())
 
 
 @given(st.integers(0, len(body(good.blockreplicas())) - 1), st.binary(max_size=20))

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from datasvc.build import Snapshot
 from datasvc.refusal import Refusal
 from tests.unit.datasvc.asking import ask, names
-from tests.unit.datasvc.worlds import ALPHA, BETA, BUFFER, FULL, NOWHERE, OPEN, PART, PISA, TAPE, lfn
+from tests.unit.datasvc.worlds import ALPHA, BETA, BUFFER, FULL, NOWHERE, OPEN, PART, PISA, TAPE, fill, lfn
 
 SRM = {"node": PISA, "protocol": "srmv2", "sename": "storm.pi.infn.it"}
 
@@ -203,6 +204,33 @@ def levels(reply: dict[str, Any]) -> list[tuple[str, list[str], list[str]]]:
 )
 def test_subscriptions_are_of_datasets_and_blocks(world: Path, options: str, found: list[Any]) -> None:
     assert levels(ask(world, "subscriptions", options)) == found
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (f"dataset={ALPHA}", [(ALPHA, [PISA, BUFFER], [])]),
+        (f"dataset={BETA}", [(BETA, [TAPE], [])]),
+        (f"node={TAPE}&create_since=0", [(ALPHA, [], [FULL]), (BETA, [TAPE], [])]),
+        (f"node={BUFFER}&create_since=0&collapse=n", [(ALPHA, [BUFFER], [])]),
+        (f"dataset={BETA}&node=53", [(BETA, [TAPE], [])]),
+        (f"dataset={BETA}&custodial=n", [(BETA, [TAPE], [])]),
+        (f"dataset={BETA}&custodial=y", []),
+        (f"dataset={BETA}&group=DataOps", []),
+        (f"dataset={BETA}&percent_min=1", []),
+        (f"dataset={BETA}&create_since=1500000001", []),
+        (f"block={BETA}%23*", [(BETA, [], [OPEN])]),
+    ],
+)
+def test_a_dataset_is_subscribed_also_where_nothing_of_it_has_come(tmp_path: Path, options: str, found: Any) -> None:
+    with Snapshot(tmp_path / "world.db", now=1_500_000_000.5) as snapshot:
+        fill(snapshot)
+        snapshot.subscribe_dataset(ALPHA, BUFFER)  # which has a block of it without any subscription
+        snapshot.subscribe_dataset(BETA, TAPE)
+    reply = ask(tmp_path / "world.db", "subscriptions", options)
+    assert levels(reply) == found
+    expected = [s for d in reply["dataset"] for s in d.get("subscription", []) if s["node"] in {TAPE, BUFFER}]
+    assert all((s["level"], s["node_files"], s["percent_files"]) == ("DATASET", None, None) for s in expected)
 
 
 def test_a_subscription_has_the_recorded_shape(world: Path) -> None:

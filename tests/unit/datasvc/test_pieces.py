@@ -137,6 +137,15 @@ def test_a_fault_is_used_as_often_as_it_says(tmp_path: Path) -> None:
     assert getattr(book.take("nodes", "T2"), "kind", None) is Kind.EMPTY
 
 
+def test_a_lie_about_one_call_is_told_in_that_call_alone(tmp_path: Path) -> None:
+    path = tmp_path / "faults.json"
+    path.write_text('[{"call": "*", "kind": "half_files", "count": 1}]')
+    book = Book(path)
+    assert [book.take(call, "") for call in ("nodes", "blockreplicas", "deletions")] == [None] * 3
+    assert getattr(book.take("filereplicas", ""), "kind", None) is Kind.HALF_FILES
+    assert book.take("filereplicas", "") is None
+
+
 @pytest.mark.parametrize(
     "text", ["{", '[{"call": "nodes"}]', '[{"call": "x", "kind": "odd"}]', '[{"call":"x","kind":"empty","s":1}]']
 )

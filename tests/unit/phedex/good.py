@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from common.phedex import rows, trust
 from common.phedex.replies import CALLS, BlockReplicas, Envelope, FileReplicas
 from common.phedex.trust import Answer, Freshness, Question
 from common.sync.selection import like
+from common.sync.whereabouts import Whereabouts
 
 NOW = 1_560_000_000.0
 NODE = "T2_IT_Pisa"
@@ -101,8 +103,15 @@ def listing(content: bytes, **changes: Any) -> rows.Listing:
     return rows.at_node(asked, reply, NODE, like(PATTERN))
 
 
-def file_lists(content: bytes) -> Any:
+def file_lists(content: bytes, figures: Mapping[str, rows.Figures] | None = None) -> Any:
     """The file lists, and doubts, of FULL and PART at NODE, of a body."""
     asked = question(FileReplicas)
     reply = trust.read(FileReplicas, asked, answer(content), FRESH)
-    return rows.files(asked, reply, NODE, {FULL, PART})
+    return rows.files(asked, reply, NODE, {FULL, PART}, figures or {})
+
+
+def places(content: bytes) -> dict[str, Whereabouts]:
+    """Where FULL, PART and OPEN are, of a body."""
+    asked = question(BlockReplicas)
+    reply = trust.read(BlockReplicas, asked, answer(content), FRESH)
+    return rows.whereabouts(asked, reply, [FULL, PART, OPEN], [])

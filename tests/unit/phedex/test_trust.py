@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from common.phedex import rows, trust
-from common.phedex.replies import BlockReplicas, Data, Nodes
+from common.phedex import one_block, rows, trust
+from common.phedex.replies import BlockReplicas, Data, FileReplicas, Nodes
 from common.sync.catalogue import BlockAtNode, File
 from common.sync.selection import like
 from tests.unit.phedex import good
@@ -210,6 +210,60 @@ def test_one_bad_file_costs_its_block_alone(values: dict[str, Any], expected: ty
     found, doubts = good.file_lists(body(document))
     assert list(found) == [PART]
     assert [type(doubt) for doubt in doubts.values()] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"bytes": 31}, "3 files of 30 bytes are listed, the block has 3 of 31"),
+        ({"bytes": "29"}, "3 files of 30 bytes are listed, the block has 3 of 29"),
+        ({"bytes": 0}, "3 files of 30 bytes are listed, the block has 3 of 0"),
+    ],
+)
+def test_a_list_that_does_not_add_up_to_its_own_block_is_doubted(row: dict[str, Any], said: str) -> None:
+    document = good.filereplicas()
+    document["phedex"]["block"][0].update(row)
+    found, doubts = good.file_lists(body(document))
+    assert found == {}
+    assert (type(doubts[FULL]), str(doubts[FULL])) == (trust.FilesMissing, f"block {FULL}: {said} at {NODE}")
+
+
+@pytest.mark.parametrize("figures", [(6, 60), (3, 31), (3, 0), (0, 0), (2, 30)])
+def test_a_list_that_is_not_what_blockreplicas_says_is_doubted(figures: tuple[int, int]) -> None:
+    found, doubts = good.file_lists(body(good.filereplicas()), {FULL: figures})
+    assert found == {}
+    assert type(doubts[FULL]) is trust.FilesMissing
+    assert f"3 files of 30 bytes are listed, the block has {figures[0]} of {figures[1]}" in str(doubts[FULL])
+
+
+def test_a_list_that_is_what_blockreplicas_says_is_believed() -> None:
+    found, _ = good.file_lists(body(good.filereplicas()), {FULL: (3, 30), OPEN: (7, 7)})
+    assert list(found) == [FULL]
+
+
+def _listed(document: Document, figures: tuple[int, int] | None = None) -> Any:
+    asked = good.question(FileReplicas)
+    document["phedex"]["block"] = document["phedex"]["block"][:1]
+    reply = trust.read(FileReplicas, asked, good.answer(body(document)), FRESH)
+    return one_block.listed(asked, reply, FULL, figures)
+
+
+@pytest.mark.parametrize(
+    ("row", "figures", "doubt"),
+    [
+        ({}, None, ""),
+        ({}, (3, 30), ""),
+        ({}, (6, 60), "3 files of 30 bytes are listed, the block has 6 of 60"),
+        ({"bytes": "40"}, None, "3 files of 30 bytes are listed, the block has 3 of 40"),
+        ({"files": 4}, (3, 30), "3 of 4 files are listed"),
+    ],
+)
+def test_the_list_of_one_block_everywhere_has_to_add_up_too(
+    row: dict[str, Any], figures: tuple[int, int] | None, doubt: str
+) -> None:
+    document = good.filereplicas()
+    document["phedex"]["block"][0].update(row)
+    assert _listed(document, figures).doubt == doubt
 
 
 def test_a_file_without_adler32_has_none() -> None:
