@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 from rucio.daemons import common
+from rucio.db.sqla import session
 
 IMPORTED_ONCE = ("judge.cleaner", "judge.evaluator", "abacus.collection_replica", "abacus.account", "abacus.rse")
 
@@ -46,6 +47,7 @@ def _become(log: str, script: str, arguments: list[str]) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     logging.getLogger().handlers.clear()  # or Rucio's own set-up (`logging.basicConfig`) does nothing
+    _drop_connections()
     sys.argv = [script, *arguments]
     code = 1
     try:
@@ -55,6 +57,13 @@ def _become(log: str, script: str, arguments: list[str]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _drop_connections() -> None:
+    """A connection that was opened before the fork is the parent's: two children on it fail, and say so in a log only."""
+    engine = session._ENGINE
+    if engine is not None:
+        engine.dispose(close=False)
 
 
 if __name__ == "__main__":
