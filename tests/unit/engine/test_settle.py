@@ -1,6 +1,7 @@
 """What decides between retry, dead letter and waiting for a system?"""
 
-from datetime import UTC, datetime
+import traceback
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -67,3 +68,25 @@ def test_only_the_newest_five_errors_stay_and_only_the_last_traceback() -> None:
 
 def test_a_long_text_is_cut() -> None:
     assert len(failure(RucioConflict("x" * 10_000), AT).message) == 500
+
+
+def test_the_end_of_the_traceback_stays() -> None:
+    """The last ten lines of what Python would print: the place where it was raised, and who called."""
+
+    def deeper(levels: int) -> None:
+        if levels == 0:
+            raise KeyError("x")
+        deeper(levels - 1)
+
+    with pytest.raises(KeyError) as caught:
+        deeper(20)
+    whole = "".join(traceback.format_tb(caught.value.__traceback__)).splitlines()
+    assert len(whole) > 10
+    assert failure(caught.value, AT).traceback == "\n".join(whole[-10:])
+
+
+def test_the_time_of_the_first_failure_stays() -> None:
+    once = settle(RucioConflict("x"), Meta(), 6, 4, AT, away=False).meta
+    twice = settle(RucioConflict("x"), once, 6, 4, AT + timedelta(hours=1), away=False).meta
+    assert (once.first_at, twice.first_at) == (AT, AT)
+    assert [error.at for error in twice.errors] == [AT, AT + timedelta(hours=1)]
