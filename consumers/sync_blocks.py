@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from functools import partial
 
 from msgspec.structs import replace
@@ -17,9 +20,10 @@ from common.settings import model
 from common.settings.run import is_on
 from common.sync.catalogue import BlockAtNode
 from common.sync.selection import selection
-from consumers.apply import removals, strangers, unruled
+from consumers.apply import removals, unlisted_files, unruled
 from consumers.apply.additions import bring
 from consumers.apply.batch import Batch, Fate
+from consumers.apply.remove import remove
 from consumers.apply.sides import Sides, Sites
 from consumers.engine.result import Failed, Result, Stop
 from consumers.engine.world import World
@@ -74,8 +78,7 @@ def _batch(command: SyncBlocks, world: World, site: Site, policy: model.Site) ->
         deep=command.deep,
         dry=command.dry or policy.dry,
     )
-    # The permission of a deep look is for files that PhEDEx lists no more: no guard has passed its blocks for removal.
-    is_for_blocks = not command.deep and _is_permitted(command, site, policy)
+    is_for_blocks = not command.deep and _is_permitted(command, site, policy, command.removable_until)
     may_remove = removals.candidates(batch, policy, wanted) if is_for_blocks else []
     for name in set(wanted) - batch.blocks.keys() - set(may_remove):
         batch.end(name, Fate.NOT_AT_NODE)
@@ -87,10 +90,10 @@ def _batch(command: SyncBlocks, world: World, site: Site, policy: model.Site) ->
     return batch
 
 
-def _is_permitted(command: SyncBlocks, site: Site, policy: model.Site) -> bool:
-    """True where a plan permits these blocks to be removed, and no command, policy or switch forbids it."""
+def _is_permitted(command: SyncBlocks, site: Site, policy: model.Site, until: datetime | None) -> bool:
+    """True where a plan permits a removal until then, and no command, policy or switch forbids it."""
     forbidden = command.adds_only or policy.adds_only or site.switch is not Switch.ON
-    return removals.is_permitted(command.removable_until) and not forbidden
+    return removals.is_permitted(until) and not forbidden
 
 
 def _remove(command: SyncBlocks, batch: Batch, world: World, sides: Sides) -> list[str]:
@@ -105,12 +108,21 @@ def _remove(command: SyncBlocks, batch: Batch, world: World, sides: Sides) -> li
             raise
         return names
     policy = world.settings.site(command.node)
-    task = removals.Task(sides, policy, batch, command)
-    if names:
-        _divided(partial(_removed, task), sides, batch, names)
-    if batch.strangers and batch.deep and not batch.dry and _is_permitted(command, batch.site, policy):
-        _again(batch, sides, strangers.drop(task))
+    task = removals.Task(sides, policy, batch, command, who=_who(), checkpoint=world.checkpoint)
+    try:
+        if names:
+            _divided(partial(_removed, task), sides, batch, names)
+    except Stop:
+        if not batch.fates:
+            raise
+        return batch.open(names)
+    if batch.strangers and not batch.dry and _is_permitted(command, batch.site, policy, command.files_until):
+        _again(batch, sides, unlisted_files.leave(task))
     return []
+
+
+def _who() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def _again(batch: Batch, sides: Sides, names: list[str]) -> None:
@@ -124,7 +136,7 @@ def _again(batch: Batch, sides: Sides, names: list[str]) -> None:
 def _removed(task: removals.Task, names: list[str]) -> None:
     for rest in reversed(range(ROUNDS)):
         try:
-            return removals.remove(task, names)
+            return remove(task, names)
         except RucioConflict as error:
             if not rest or is_about_all(error):
                 raise
@@ -228,7 +240,7 @@ def _result(command: SyncBlocks, batch: Batch, left: list[str], spent: dict[str,
 
 
 def _outcome(batch: Batch) -> Outcome:
-    if batch.named(Fate.WITHHELD) or batch.found_held:
+    if batch.named(Fate.WITHHELD, Fate.LOCKED) or batch.found_held or batch.hit:
         return Outcome.HELD
     if batch.written:
         return Outcome.CHANGED

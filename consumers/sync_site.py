@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -10,9 +11,12 @@ from common.errors import NotOurs
 from common.messages.commands import Command, SyncBlocks, SyncSite
 from common.messages.meta import Meta
 from common.outcome import Outcome
+from common.rucio import announcements
+from common.rucio.session import sliced
 from common.settings.model import Site as Policy
-from common.sync.plan import PERMISSION, Plan, batches
+from common.sync.plan import PERMISSION, Limits, Plan, batches
 from common.sync.render import verdict
+from common.sync.words import count
 from consumers.engine.result import Result
 from consumers.engine.world import World
 from consumers.planning.guarding import report_of
@@ -30,7 +34,8 @@ def handle(command: SyncSite, world: World) -> Result:
     plan = observed.plan
     policy = world.settings.site(command.node)
     dry = command.dry or policy.dry
-    held = sorted({*plan.ruling.held, *plan.ruling.kept})[:HELD_NAMES] if plan.ruling else []
+    stay = {*plan.ruling.held, *plan.ruling.kept} if plan.ruling else set()
+    held = sorted(stay | plan.kept.keys())[:HELD_NAMES]
     return Result(
         _outcome(plan),
         counts=_counts(command, plan),
@@ -39,7 +44,14 @@ def handle(command: SyncSite, world: World) -> Result:
         guard=report_of(command, plan),
         as_of=plan.as_of,
         follow=() if dry else _children(command, observed, policy),
+        after=None if dry or not observed.expired else partial(_withdraw, world, observed),
     )
+
+
+def _withdraw(world: World, observed: Observed) -> None:
+    """What a process announced that is gone since long is taken back: a batch looks at the blocks file by file."""
+    for one in observed.expired:
+        announcements.withdraw(world.rucio, observed.plan.rse, one.key)
 
 
 def plan_of(command: SyncSite, world: World) -> Plan:
@@ -51,26 +63,64 @@ def _children(command: SyncSite, observed: Observed, policy: Policy) -> Iterator
     """The batches in order of name, those that may remove after those that add; then the next page.
 
     The page goes to the end of the queue, so that sites take turns. No block leaves by it: the root removes for all.
-    A deep look may also take files away that PhEDEx lists no more, where the root and the page itself may.
+    Files that PhEDEx lists no more may leave their blocks, where the root and the page itself may.
     """
-    plan, found, limits = observed.plan, observed.found, limits_of(policy)
-    until = observed.at + PERMISSION
-    thorough = until if observed.may_drop else None
+    plan, limits = observed.plan, limits_of(policy)
+    files = observed.at + PERMISSION if observed.may_drop else None
     for names in batches(plan.work, observed.reading.blocks, limits):
-        yield SyncBlocks(
-            node=command.node, blocks=names, removable_until=thorough, deep=command.deep, adds_only=command.adds_only
+        yield _versioned(
+            SyncBlocks(
+                node=command.node, blocks=names, files_until=files, deep=command.deep, adds_only=command.adds_only
+            )
         )
-    approved = plan.ruling.checksum if plan.ruling and plan.ruling.approved else ""
-    for names in batches(sorted({*plan.mark, *plan.sweep, *plan.approve}), found.pending | found.remove, limits):
-        version = 2 if approved else 1
-        yield SyncBlocks(v=version, node=command.node, blocks=names, removable_until=until, approved=approved)
+    for names in sliced(observed.doubtful, limits.blocks):
+        yield SyncBlocks(node=command.node, blocks=names, deep=True)
+    yield from _removals(command, observed, limits)
     if plan.after:
         yield replace(command, after=plan.after, adds_only=not observed.may_drop, approve="", meta=Meta())
 
 
+def _removals(command: SyncSite, observed: Observed, limits: Limits) -> Iterator[SyncBlocks]:
+    """What is to be marked or swept, with a person's approval and without; and what is put on record as held."""
+    plan, found = observed.plan, observed.found
+    sizes = found.pending | found.remove | found.kept
+    ruling = plan.ruling
+    approved = set(ruling.approved) if ruling else set()
+    acted = {*plan.mark, *plan.sweep, *plan.approve}
+    until = observed.at + PERMISSION
+    permitted = SyncBlocks(node=command.node, blocks=[], removable_until=until, controls=observed.controls)
+    unmark = [name for name in plan.unmark if name not in sizes]
+    for names in batches(sorted(acted - approved), sizes, limits):
+        yield _versioned(replace(permitted, blocks=names))
+    for names in sliced(unmark, limits.blocks):
+        yield _versioned(replace(permitted, blocks=names))
+    for names in batches(sorted(acted & approved), sizes, limits):
+        yield _versioned(replace(permitted, blocks=names, approved=ruling.approval if ruling else ""))
+    for why, held in _to_record(observed).items():
+        for names in batches(held, sizes, limits):
+            yield _versioned(replace(permitted, blocks=names, held_since=observed.at, held_why=why))
+
+
+def _to_record(observed: Observed) -> dict[str, list[str]]:
+    """Held blocks that are not on record for this reason or a worse one, by reason: a page of them at most."""
+    ruling, found = observed.plan.ruling, observed.found
+    names = [name for name in ruling.record if not observed.holds(name, found.remove[name].why)] if ruling else []
+    by_reason: dict[str, list[str]] = {}
+    for name in names[: observed.page]:
+        by_reason.setdefault(str(found.remove[name].why.value), []).append(name)
+    return by_reason
+
+
+def _versioned(command: SyncBlocks) -> SyncBlocks:
+    """The version that came with the newest of the fields that it uses: an older worker waits for its upgrade."""
+    if command.held_since or command.files_until or command.controls:
+        return replace(command, v=3)
+    return replace(command, v=2) if command.approved else command
+
+
 def _outcome(plan: Plan) -> Outcome:
     """Held beats changed. Removals that were not to happen (adds only, a canary) are only shown."""
-    if plan.doubts or (plan.ruling and (plan.ruling.held or plan.ruling.kept or plan.unswept)):
+    if plan.doubts or plan.kept or (plan.ruling and (plan.ruling.held or plan.ruling.kept or plan.unswept)):
         return Outcome.HELD
     return Outcome.CHANGED if plan.work or plan.mark or plan.sweep or plan.approve else Outcome.IN_SYNC
 
@@ -90,6 +140,7 @@ def _counts(command: SyncSite, plan: Plan) -> dict[str, int]:
             "to_mark": len(plan.mark),
             "held": len(plan.ruling.held) + len(plan.ruling.kept) if plan.ruling else 0,
             "to_sweep": len(plan.sweep),
+            "kept": len(plan.kept),
             "pending": len(plan.pending) - len(plan.sweep),
             "empty": len(plan.empty),
             "ignored": len(plan.ignored),
@@ -106,7 +157,12 @@ def _notes(command: SyncSite, plan: Plan, dry: bool) -> list[str]:
         notes.append(f"dry: would add {len(plan.missing)}, update {len(plan.update)}{removals}")
     if plan.remove and plan.ruling is None and not command.after:
         notes.append(f"left alone: {len(plan.remove)} blocks that Rucio has and PhEDEx has not: {plan.removals}")
+    if plan.kept and not command.after:
+        name, why = next(iter(plan.kept.items()))
+        notes.append(f"kept, for they may be the last copy: {count(len(plan.kept), 'block')}, such as {name}: {why}")
     if plan.ruling is not None and plan.ruling.approved:
-        notes.append(f"{len(plan.mark) + len(plan.approve)} removals were approved: {command.reason}")
+        notes.append(f"{len(plan.ruling.approved)} removals were approved: {command.reason}")
+    if plan.files_held and not command.after:
+        notes.append(f"files stay in their blocks: {plan.files}")
     held = plan.ruling is not None and (plan.ruling.held or plan.ruling.kept or plan.unswept)
     return notes + (verdict(plan.ruling) if plan.ruling and held else [])

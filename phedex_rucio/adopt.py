@@ -15,10 +15,10 @@ from common.outcome import Exit, Outcome
 from common.rucio import handover
 from common.rucio.handover import Given
 from common.rucio.rses import Site, Switch, find_site
-from common.rucio.rules import COMMENT
 from common.settings.load import Loaded
 from common.settings.model import Settings
 from common.sync.legacy import MEANING, REMARKS, Legacy, carry_over
+from common.sync.marks import COMMENT
 from common.sync.plan import batches
 from common.sync.words import count
 from consumers.engine.world import World

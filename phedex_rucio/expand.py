@@ -36,7 +36,8 @@ def narrowed(commands: Sequence[SyncDataset], node: str, settings: Settings) -> 
             output.note(f"{command.dataset}: sent without a preview: {error}")
             result.append(command)
             continue
-        output.note(f"{command.dataset}: {preview(found, _without_rse(doors, found))}")
+        also = "; an approval also goes where Rucio alone has blocks of it" if command.approve and not node else ""
+        output.note(f"{command.dataset}: {preview(found, _without_rse(doors, found))}{also}")
         result.append(
             _at(command, sorted(n for n in doors.phedex.nodes() if names.is_node(n) and wanted(n))) if node else command
         )
@@ -44,7 +45,10 @@ def narrowed(commands: Sequence[SyncDataset], node: str, settings: Settings) -> 
 
 
 def _at(command: SyncDataset, nodes: list[str]) -> SyncDataset:
-    """Every node of that name, not only those that still have blocks: where all are gone, Rucio still has them."""
+    """Every node of that name, not only those that still have blocks: where all are gone, Rucio still has them.
+
+    So an approval too finds what is held there; a node that PhEDEx does not know any more is not synced at all.
+    """
     if not nodes:
         raise UsageError(f"{command.dataset}: --node matches no node that PhEDEx knows")
     return replace(command, nodes=nodes)

@@ -88,6 +88,7 @@ def _guard(facts: Facts) -> dict[str, Any] | None:
     return {
         "to_remove": len(plan.remove),
         "pending": len(plan.pending),
+        "kept": plan.kept.get(facts.block),
         "existing": plan.existing,
         "present": plan.present,
         "doubts": plan.doubts,
@@ -95,6 +96,7 @@ def _guard(facts: Facts) -> dict[str, Any] | None:
         "stops": msgspec.to_builtins(ruling.stops) if ruling else [],
         "checksum": ruling.checksum if ruling else "",
         "command": ruling.command if ruling else "",
+        "everywhere": ruling.everywhere if ruling else "",
     }
 
 

@@ -13,6 +13,7 @@ from common.sync.answer import SAID, Answer, Word, at
 from common.sync.explain_absent import due_at
 from common.sync.explain_present import main_rule
 from common.sync.guard import Ruling
+from common.sync.marks import hold_of, keep_of
 from common.sync.one_block import Facts, FileSeen, InRucio, RuleSeen, files_of
 from common.sync.render import verdict
 from common.sync.words import count, size
@@ -195,10 +196,22 @@ def _rule(rule: RuleSeen) -> str:
 
 
 def _mark(facts: Facts, rule: RuleSeen) -> str:
-    if rule.ours is None or not rule.ours.marked:
+    """What people and the engine have written of a removal in the rule."""
+    if rule.ours is None:
         return ""
-    due = due_at(facts, rule)
-    return f"marked for removal, {'swept from ' + at(due) + ' on' if due else 'its time cannot be read'}"
+    said = []
+    if rule.ours.marked:
+        due = due_at(facts, rule)
+        said.append(
+            f"marked for removal ({rule.ours.why}), {'due from ' + at(due) if due else 'its time is unreadable'}"
+        )
+    if hold := hold_of(rule.meta):
+        said.append(f"on record as held ({hold.why})")
+    if keep := keep_of(rule.meta, rule.comment):
+        said.append(f"kept by {keep.by or 'a person'}")
+    if rule.ours.locked:
+        said.append("locked")
+    return "; ".join(said)
 
 
 def _others(facts: Facts, rucio: InRucio) -> Iterator[str]:
@@ -273,12 +286,13 @@ def _guard(facts: Facts) -> Iterator[Line]:
         "site",
         f"{count(plan.existing, 'rule')} of ours at {plan.rse}; PhEDEx lists {count(plan.present, 'complete block')}",
     )
-    yield "to remove", f"{count(len(plan.remove), 'block')}, {len(plan.pending):,} marked earlier"
+    kept = f", {len(plan.kept):,} kept for the last copy" if plan.kept else ""
+    yield "to remove", f"{count(len(plan.remove), 'block')}, {len(plan.pending):,} marked earlier{kept}"
     yield from _ruling(plan.ruling) if plan.ruling else [("says", plan.removals)]
 
 
 def _ruling(ruling: Ruling) -> Iterator[Line]:
-    for number, text in enumerate(verdict(ruling)):
+    for number, text in enumerate(verdict(ruling, approval=False)):
         yield "says" if number == 0 else "", text
 
 

@@ -31,11 +31,10 @@ from common.settings import model
 from common.settings.run import is_on
 from common.sync import explain_absent
 from common.sync.one_block import Facts, InPhedex, InRucio, Listed, Place, Policy, Trouble
-from common.sync.plan import Plan
 from common.sync.selection import compiled
 from consumers.engine.world import World
 from consumers.planning.last_look import foresee, not_at
-from consumers.planning.observe import observe
+from consumers.planning.observe import Observed, observe
 from phedex_rucio import explained_messages as messages
 from phedex_rucio import wiring
 
@@ -136,7 +135,7 @@ def _listed(look: Look, phedex: InPhedex | None) -> Listed:
     if phedex is None or not phedex.places:
         return Listed()
     try:
-        return look.doors.phedex.files_everywhere(look.block)
+        return look.doors.phedex.files_everywhere(look.block, (phedex.files, phedex.bytes))
     except PhedexRucioError as error:
         return Listed(doubt=f"{type(error).__name__}: {error}")
 
@@ -173,6 +172,7 @@ def _place(look: Look, node: str) -> tuple[Site | None, Place | None]:
         turned=(state.note.by, state.note.at, state.note.why),
         handed_over=state.handed_over,
         unreadable=state.unreadable,
+        sweeping=one_block.sweeping(site.announced, look.settings.main.announcement_lifetime, look.block),
     )
 
 
@@ -231,9 +231,10 @@ def _removal(look: Look, facts: Facts, site: Site | None) -> Facts:
         return facts
     if look.quick:
         return replace(facts, plan_trouble="--quick leaves the guard out")
-    plan, failed = _plan(look, facts.node)
-    where = {node: part.complete for node, part in (facts.phedex.places if facts.phedex else {}).items() if part.files}
-    last = look.tried(lambda: foresee(_world(look), site, look.block, where), None)
+    observed, failed = _observed(look, facts.node)
+    plan, controls = (observed.plan, observed.controls) if observed else (None, [])
+    here = facts.there is not None
+    last = look.tried(lambda: foresee(_world(look), site, facts.node, look.block, here=here, controls=controls), None)
     return replace(facts, plan=plan, plan_failed=failed, last_copy=last)
 
 
@@ -242,8 +243,8 @@ def _world(look: Look) -> World:
     return wiring.Doors(look.settings).world(lambda: None)
 
 
-def _plan(look: Look, node: str) -> tuple[Plan | None, str]:
+def _observed(look: Look, node: str) -> tuple[Observed | None, str]:
     try:
-        return observe(SyncSite(node=node), _world(look)).plan, ""
+        return observe(SyncSite(node=node), _world(look)), ""
     except (NotOurs, PhedexRucioError) as error:
         return None, _in_short(f"{type(error).__name__}: {error}")

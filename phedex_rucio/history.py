@@ -8,7 +8,7 @@ from datetime import datetime
 import click
 from msgspec.structs import replace
 
-from common import cycles
+from common import cycles, names
 from common.broker.past import past
 from common.broker.topology import EVENTS
 from common.messages.codec import decode_event
@@ -124,8 +124,8 @@ def _lines(one: Chapter) -> Iterator[str]:
     for guard in one.guards:
         approved = f"approved by {guard.approved_by}: {guard.reason}" if guard.approved_by else ""
         yield f"    guard: {'; '.join(filter(None, [*guard.says, approved])) or guard.limit}"
-        if guard.held and guard.override:
-            yield f"      → {guard.override}"
+        if guard.held and names.is_node(one.node):
+            yield f"      → phedex-rucio plan {one.node}"
     for note in one.notes[:NOTES]:
         yield f"    {note}"
     for error in one.errors[:NOTES]:

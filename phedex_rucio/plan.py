@@ -10,9 +10,11 @@ from common.errors import NotOurs
 from common.messages.codec import checked
 from common.messages.commands import SyncSite
 from common.outcome import Exit
+from common.rucio import announcements, one_block
+from common.rucio.rses import attributes_of
 from common.settings.load import Loaded
 from common.sync import render
-from consumers.sync_site import plan_of
+from consumers.planning.observe import observe
 from phedex_rucio import output, wiring
 from phedex_rucio.options import as_json, with_settings
 
@@ -32,14 +34,18 @@ def command(node: str, as_json: bool, loaded: Loaded, **fields: Any) -> int:
     """
     asked = checked(SyncSite(node=node, **fields))
     assert isinstance(asked, SyncSite)
+    world = wiring.engine(loaded.settings).world(lambda: None)
     try:
-        plan = plan_of(asked, wiring.engine(loaded.settings).world(lambda: None))
+        observed = observe(asked, world)
     except NotOurs as reason:
         output.show_json({"node": node, "skipped": str(reason)}) if as_json else output.say(f"Skipped: {reason}")
         return Exit.DONE
+    plan, rules = observed.plan, observed.rules
+    found = announcements.of(attributes_of(world.rucio, plan.rse) or {})
+    sweeping = one_block.sweeping(found, loaded.settings.main.announcement_lifetime)
     if as_json:
-        output.show_json(render.as_data(plan))
+        output.show_json(render.as_data(plan, rules, sweeping))
     else:
-        for line in render.as_lines(plan):
+        for line in render.as_lines(plan, rules, sweeping, now=observed.at):
             output.say(line)
     return Exit.DONE if plan.in_sync else Exit.DIFFERENCES

@@ -16,6 +16,15 @@ from phedex_rucio import broker, output
 from phedex_rucio.options import as_json, pairs, with_settings
 from phedex_rucio.roots import rooted
 
+# What only a plan may say of a batch, and what stands in its place.
+PERMISSIONS: dict[str, Any] = {
+    "removable_until": None,
+    "files_until": None,
+    "held_since": None,
+    "held_why": "",
+    "approved": "",
+}
+
 
 @click.command("send")
 @click.argument("kind", type=click.Choice(list(KINDS)))
@@ -41,10 +50,12 @@ def command(kind: str, fields: tuple[str, ...], dry_run: bool, as_json: bool, lo
 
 def harmless(command: Command) -> Command:
     """The command without a permission to remove: only a plan gives one, never a person's hand."""
-    if isinstance(command, SyncBlocks) and command.removable_until is not None:
-        output.note("removable_until: cleared; only a plan permits removals")
-        return msgspec.structs.replace(command, removable_until=None)
-    return command
+    if not isinstance(command, SyncBlocks):
+        return command
+    given = [name for name in PERMISSIONS if getattr(command, name)]
+    for name in given:
+        output.note(f"{name}: cleared; only a plan permits removals")
+    return msgspec.structs.replace(command, **{name: PERMISSIONS[name] for name in given})
 
 
 def parse_fields(texts: Iterable[str]) -> dict[str, Any]:

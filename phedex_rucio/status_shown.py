@@ -22,7 +22,10 @@ from phedex_rucio.overview.wrong_sites import dead_groups, waiting
 
 Line = tuple[str, str]  # the text and its style, as rich knows them
 
-SHOWN_COUNTS = ("added", "updated", "marked", "swept", "held", "pending", "conflicts", "same")
+SHOWN_COUNTS = (
+    *("added", "updated", "marked", "swept", "held", "kept", "kept_last_copy", "locked", "withheld"),
+    *("pending", "conflicts", "same"),
+)
 MOST = 30  # rows of a table; --json has all
 
 

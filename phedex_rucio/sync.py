@@ -51,24 +51,25 @@ def command() -> None:
 @_select
 @_ignore
 @_limit
-@click.option("--approve", default="", metavar="CHECKSUM", help="Let exactly this set of removals pass the guard.")
+@click.option("--approve", default="", metavar="CODE", help="Let what is held and on record pass the guard.")
 @_asked_for
 def site(nodes: Sequence[str], how: deliver.How, loaded: Loaded, **fields: Any) -> int:
     """Compare whole sites, or some datasets there, with Rucio and bring Rucio to PhEDEx's state.
 
-    What the guard holds is told with the checksum of what would be removed. --approve lets that set pass, and no other.
+    What the guard holds is told with the CODE that approves it. --approve lets pass what was held when the code was
+    given, as far as it is held still, and nothing else.
     """
     if fields["approve"]:
         _check_approval(nodes, **fields)
     return _deliver([SyncSite(node=node, **fields) for node in dict.fromkeys(nodes)], how, loaded)
 
 
-def _check_approval(nodes: Sequence[str], *, reason: str, limit: int | None, adds_only: bool, **_: Any) -> None:
-    """An approval is of one site, says why, and is for a plan that may remove. Raises UsageError."""
+def _check_approval(asked: Sequence[str], *, reason: str, limit: int | None, adds_only: bool, **_: Any) -> None:
+    """An approval is of one site or pattern, says why, and is for a plan that may remove. Raises UsageError."""
     if not reason.strip():
         raise UsageError("--approve: say why, with --reason: it is kept with the event")
-    if len(set(nodes)) != 1:
-        raise UsageError("--approve: a checksum is of one site, name only that one")
+    if len(set(asked)) != 1:
+        raise UsageError("--approve: a code is of one site or pattern, name only that one")
     if limit is not None or adds_only:
         raise UsageError("--approve: with --limit or --adds-only nothing is removed")
 
@@ -78,10 +79,17 @@ def _check_approval(nodes: Sequence[str], *, reason: str, limit: int | None, add
 @click.option("--node", default="", metavar="RE", help="Only nodes whose whole name matches (RE2).")
 @_select
 @_ignore
+@click.option("--approve", default="", metavar="CODE", help="Let what is held of it at any site pass the guards.")
 @_asked_for
 def dataset(patterns: Sequence[str], node: str, how: deliver.How, loaded: Loaded, **fields: Any) -> int:
-    """Sync datasets, or all that match a PATTERN (quote it), at every site that has them."""
-    wanted = [SyncDataset(dataset=pattern, **fields) for pattern in dict.fromkeys(patterns)]
+    """Sync datasets, or all that match a PATTERN (quote it), at every site that has them.
+
+    --approve is of one dataset or pattern, and of what is held of it wherever that is.
+    """
+    if fields["approve"]:
+        _check_approval(patterns, limit=None, **fields)
+    version = 2 if fields["approve"] else 1
+    wanted = [SyncDataset(v=version, dataset=pattern, **fields) for pattern in dict.fromkeys(patterns)]
     return _deliver(expand.narrowed(wanted, node, loaded.settings), how, loaded)
 
 

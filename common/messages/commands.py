@@ -29,7 +29,7 @@ class SyncSite(
     """Compare one node (or the datasets there that match a pattern) with Rucio, plan, and send the batches.
 
     `select`, `ignore` and `limit` only narrow. `after`: the last name that an earlier page of this plan covered.
-    `approve`: the checksum of exactly one set of removals, which then passes the guard; any other set does not.
+    `approve`: the code of a person's approval of what is held on record; it passes the guard, the rest does not.
     """
 
     lanes: ClassVar[bool] = True
@@ -80,6 +80,7 @@ class SyncDataset(
     deep: bool = False
     dry: bool = False
     adds_only: bool = False
+    approve: Annotated[str, Constraint(max_length=80)] = ""  # the code of an approval for all nodes (version 2)
     reason: Reason = ""
     meta: Meta = Meta()
 
@@ -100,8 +101,7 @@ class SyncBlocks(
 ):
     """Bring Rucio to PhEDEx's state for some blocks at one node. A key, not an order: both sides are read afresh.
 
-    `removable_until`: until when a plan permits these blocks to be removed; absent or past = adds only. `approved`: the
-    checksum of the removals that a person approved, where one did: the marks say so (version 2).
+    Absent or past permissions mean that the batch only adds. Fields after `v` 1 came with the version at them.
     """
 
     lanes: ClassVar[bool] = True
@@ -110,8 +110,12 @@ class SyncBlocks(
     v: Positive = 1
     node: Node
     blocks: Annotated[list[Block], Constraint(min_length=1, max_length=MAX_BLOCKS)]
-    removable_until: datetime | None = None
-    approved: Annotated[str, Constraint(max_length=80)] = ""
+    removable_until: datetime | None = None  # until when a plan permits these blocks to be removed
+    approved: Annotated[str, Constraint(max_length=80)] = ""  # the code of a person's approval of them (2)
+    held_since: datetime | None = None  # these blocks are only put on record as held since then (3)
+    held_why: Annotated[str, Constraint(max_length=20)] = ""  # for which reason (3)
+    files_until: datetime | None = None  # until when files that PhEDEx lists no more may leave these blocks (3)
+    controls: Annotated[list[Block], Constraint(max_length=3)] = []  # blocks that PhEDEx surely has somewhere (3)
     deep: bool = False
     dry: bool = False
     adds_only: bool = False

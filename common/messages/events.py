@@ -27,7 +27,8 @@ class GuardReport(Struct, omit_defaults=True, frozen=True, kw_only=True):
 
     `limit`: the weightiest that was met, "" where an approval let all pass; `most`: its value. `share` (of 1), `number`
     and `bytes`: what would be marked if all of it were, what is marked already included. `checksum`: of that set.
-    `override`: the command that would allow exactly it; with `approved_by`, the checksum that was approved.
+    `override`: the command that lets pass what is held and on record; where nothing is, the approval that was given.
+    `everywhere`: the same for all nodes, where all that is held is of one dataset.
     """
 
     limit: str = ""
@@ -39,6 +40,7 @@ class GuardReport(Struct, omit_defaults=True, frozen=True, kw_only=True):
     says: list[str] = []
     checksum: str = ""
     override: str = ""
+    everywhere: str = ""
     approved_by: str = ""
     reason: str = ""
 

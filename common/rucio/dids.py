@@ -24,8 +24,15 @@ class Attachment(Struct, frozen=True, kw_only=True):
 
 
 def did(name: str) -> dict[str, str]:
-    """A name of ours as Rucio wants it."""
-    return {"scope": SCOPE, "name": name}
+    """A name as Rucio wants it: one of ours, or, as `scope:name`, one of somebody else's scope."""
+    scope, colon, rest = name.partition(":")
+    return {"scope": scope, "name": rest} if colon and not name.startswith("/") else {"scope": SCOPE, "name": name}
+
+
+def called(row: Row) -> str:
+    """The name of a row's DID, with its scope where that is not ours."""
+    name = str(row["name"])
+    return name if row.get("scope", SCOPE) == SCOPE else f"{row['scope']}:{name}"
 
 
 def existing(rucio: Rucio, names: Iterable[str]) -> dict[str, bool]:
@@ -49,7 +56,8 @@ def contents(rucio: Rucio, datasets: Iterable[str]) -> dict[str, dict[str, File]
     for part in sliced(sorted(found), rucio.main.rucio_dids):
         dids = [did(name) for name in part]
         for row in rucio.rows("bulk_list_files", dids, about=_about(part)):
-            found[row["parent_name"]][row["name"]] = _file(row)
+            file = _file(row)
+            found[row["parent_name"]][file.name] = file
     return found
 
 
@@ -82,10 +90,24 @@ def detach(rucio: Rucio, parent: str, names: Iterable[str]) -> None:
         rucio.call("detach_dids", SCOPE, parent, [did(name) for name in part], about=f"{_about(part)} of {parent}")
 
 
+def matching(rucio: Rucio, pattern: str) -> list[str]:
+    """The datasets of our scope whose names begin with a dataset of the pattern (`*` any text), all of them listed."""
+    wild = pattern.replace("%", "*").replace("?", "*")
+    return [
+        str(name) for name in rucio.call("list_dids", SCOPE, {"name": f"{wild}#*"}, did_type="dataset", about=pattern)
+    ]
+
+
+def makers(rucio: Rucio, names: Iterable[str]) -> dict[str, str]:
+    """The account that made each of the names that Rucio knows."""
+    return {called(row): str(row.get("account") or "") for row in _metadata(rucio, names)}
+
+
 def former(rucio: Rucio, dataset: str) -> dict[str, File]:
     """The files that were detached from a dataset, some of which may be inside again: Rucio keeps their history."""
     rows = rucio.rows("list_content_history", SCOPE, dataset, about=dataset)
-    return {row["name"]: _file(row) for row in rows if row["type"] == "FILE"}
+    files = (_file(row) for row in rows if row["type"] == "FILE")
+    return {file.name: file for file in files}
 
 
 def file_row(file: File) -> Row:
@@ -110,7 +132,7 @@ def _metadata(rucio: Rucio, names: Iterable[str]) -> list[Row]:
 
 
 def _file(row: Row) -> File:
-    return File(row["name"], row["bytes"], row["adler32"])
+    return File(called(row), row["bytes"], row["adler32"])
 
 
 def _about(names: list[str]) -> str:

@@ -101,6 +101,14 @@ def is_about_all(error: RucioError) -> bool:
     return type(cause).__name__ in _ABOUT_ALL.split()
 
 
+def is_unanswered(error: RucioError) -> bool:
+    """True where the request may have been carried out or not: no answer came, or only one of something in between."""
+    cause = error.__cause__
+    if cause is None or isinstance(cause, TRANSPORT):
+        return True
+    return _STATUS.search(str(cause)) is not None
+
+
 def mismatch(error: FileConflict) -> tuple[str, str]:
     """The file that a FileConflict is about, and the difference as `bytes 5, in Rucio 7`; ("", "") if it says none."""
     found = _MISMATCH.search(str(error.__cause__ or error))

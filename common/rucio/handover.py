@@ -11,8 +11,8 @@ from common.rucio import dids, rules
 from common.rucio.inventory import is_ours, rule_of
 from common.rucio.rses import Site
 from common.rucio.session import Row, Rucio
-from common.sync.catalogue import GONE_CYCLE, parse_meta
 from common.sync.handover import Held
+from common.sync.marks import GONE_CYCLE, parse_meta
 
 
 class Given(StrEnum):

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import sys
+import time
+from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from msgspec.json import Decoder
 
 from common.names import SCOPE
 from common.rucio.rses import Site, is_rule_for
+from common.rucio.rules import is_ordering
 from common.rucio.session import Row, Rucio
-from common.sync.catalogue import CUSTODIAL, GONE_APPROVED, GONE_SINCE, GROUP, KEEP, RuleAtRse, parse_meta
+from common.sync.catalogue import RuleAtRse
+from common.sync.marks import (
+    CUSTODIAL,
+    GONE_APPROVED,
+    GONE_SINCE,
+    GONE_WHY,
+    GROUP,
+    KEEP,
+    LEFT,
+    NEVER,
+    Removal,
+    cleared_at,
+    hold_of,
+    keep_of,
+    parse_meta,
+    reason_of,
+)
 
-NEVER_DUE = 253_402_300_799  # the end of the year 9999
+NEVER_DUE = NEVER
 
 
 class RuleRow(TypedDict, total=False):
@@ -26,6 +45,11 @@ class RuleRow(TypedDict, total=False):
     account: str
     rse_expression: str
     locks_ok_cnt: int | None
+    locks_replicating_cnt: int | None
+    state: str | None
+    locked: bool | None
+    comments: str | None
+    created_at: str | None
     expires_at: str | None
     meta: str | dict[str, object] | None
 
@@ -60,36 +84,73 @@ def is_ours(row: Row, site: Site) -> bool:
 
 def rule_of(row: Row, site: Site) -> RuleAtRse:
     """What we keep of a rule as Rucio gives it."""
-    meta = row.get("meta")
-    gone_since, approved, keep, group, custodial = _said(meta) if isinstance(meta, str) else _told(meta)
+    meta, comment = row.get("meta"), row.get("comments")
+    said = _said(meta) if isinstance(meta, str) else _told(meta)
     return RuleAtRse(
         row["id"],
         row.get("locks_ok_cnt") or 0,
         row.get("expires_at") is not None,
-        gone_since,
-        approved,
-        keep,
-        group,
-        custodial,
+        said.gone_since,
+        said.approved,
+        said.keep or keep_of({}, comment) is not None,
+        said.group,
+        said.custodial,
         row["rse_expression"] == site.rse,
+        said.why,
+        said.held_since,
+        said.held_why,
+        cleared_at(comment),
+        bool(row.get("locked")),
+        said.left,
+        is_ordering(row),
+        sys.intern(str(row.get("created_at") or "")),
     )
 
 
+class _Said(NamedTuple):
+    """What a rule's meta says."""
+
+    gone_since: int
+    approved: bool
+    keep: bool
+    group: str
+    custodial: bool
+    why: Removal
+    held_since: int
+    held_why: Removal
+    left: bool
+
+
 @lru_cache(maxsize=1024)
-def _said(meta: str) -> tuple[int, bool, bool, str, bool]:
+def _said(meta: str) -> _Said:
     """What a meta's text says, read once: a site's rules have few that differ, but for those that are marked."""
     return _told(meta)
 
 
-def _told(text: object) -> tuple[int, bool, bool, str, bool]:
+def _told(text: object) -> _Said:
     meta = parse_meta(text)
-    return (
+    hold = hold_of(meta)
+    return _Said(
         _seconds(meta.get(GONE_SINCE)),
         bool(meta.get(GONE_APPROVED)),
         KEEP in meta,
         sys.intern(str(meta.get(GROUP) or "")),
         meta.get(CUSTODIAL) is True,
+        reason_of(meta.get(GONE_WHY)),
+        hold.since if hold else 0,
+        hold.why if hold else Removal.GONE,
+        LEFT in meta,
     )
+
+
+def made_at(rule: RuleAtRse) -> float:
+    """When the rule was made (epoch seconds), now where that cannot be read: then nothing was deleted after it."""
+    for form in ("%a, %d %b %Y %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S"):
+        try:
+            return datetime.strptime(rule.made, form).replace(tzinfo=UTC).timestamp()
+        except ValueError:
+            continue
+    return time.time()
 
 
 def preferred(known: RuleAtRse | None, other: RuleAtRse) -> RuleAtRse:
@@ -103,4 +164,4 @@ def _seconds(value: object) -> int:
     """The time of a mark, 0 for none. What cannot be read is a mark that is never due: nobody knows its age."""
     if value is None:
         return 0
-    return int(value) if isinstance(value, int | float) and value > 0 else NEVER_DUE
+    return int(value) if isinstance(value, int | float) and 0 < value < NEVER_DUE else NEVER_DUE

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
 from common.errors import NotFound
 from common.names import SCOPE, dataset_of
 from common.rucio import dids, replicas, rules
+from common.rucio.announcements import Announcement
 from common.rucio.inventory import is_ours, rule_of
 from common.rucio.rses import Site, attributes_of
 from common.rucio.session import Row, Rucio
-from common.sync.catalogue import parse_meta
-from common.sync.one_block import Holder, InRucio, RuleSeen
+from common.sync.marks import parse_meta
+from common.sync.one_block import Holder, InRucio, RuleSeen, Sweeping
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,19 @@ def node_of(rucio: Rucio, rse: str) -> str:
     """The node that an RSE says it stands for, "" for none or one that is no real one."""
     attributes = attributes_of(rucio, rse) or {}
     return str(attributes.get("pnn") or "") if attributes.get("cms_type") == "real" else ""
+
+
+def sweeping(found: Iterable[Announcement], lifetime: float, block: str = "") -> tuple[Sweeping, ...]:
+    """The sweeps that are announced, of one block or of any."""
+    return tuple(_sweeping(one, lifetime) for one in found if not block or one.is_about(block))
+
+
+def _sweeping(one: Announcement, lifetime: float) -> Sweeping:
+    if one.hashes is None:
+        return Sweeping(key=one.key)
+    since = datetime.fromtimestamp(one.at, UTC)
+    until = since + timedelta(seconds=lifetime)
+    return Sweeping(key=one.key, by=one.by, cycle=one.cycle, since=since, until=until, blocks=len(one.hashes))
 
 
 def has_account(rucio: Rucio, account: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from common.names import SCOPE
-from common.rucio.dids import did, file_row
+from common.rucio.dids import called, did, file_row
 from common.rucio.session import Rucio, sliced
 from common.sync.catalogue import File
 
@@ -42,7 +42,7 @@ def places(rucio: Rucio, files: Iterable[str]) -> dict[str, frozenset[str]]:
     for part in sliced(sorted(found), rucio.main.rucio_files):
         dids = [did(name) for name in part]
         for row in rucio.rows("list_replicas", dids, all_states=True, resolve_archives=False, about=part[0]):
-            found[row["name"]] = frozenset(rse for rse, state in row["states"].items() if state == "AVAILABLE")
+            found[called(row)] = frozenset(rse for rse, state in row["states"].items() if state == "AVAILABLE")
     return found
 
 
@@ -66,19 +66,22 @@ def standing(rucio: Rucio, files: Iterable[str]) -> dict[str, Standing]:
         options: dict[str, Any] = {"all_states": True, "resolve_archives": False, "resolve_parents": True}
         for row in rucio.rows("list_replicas", [did(name) for name in part], **options, about=part[0]):
             parents = frozenset(parent.removeprefix(f"{SCOPE}:") for parent in row.get("parents") or ())
-            found[row["name"]] = Standing(row["states"], parents)
+            found[called(row)] = Standing(row["states"], parents)
     return found
 
 
-def delete(rucio: Rucio, rse: str, names: Iterable[str]) -> None:
-    """The replicas at the RSE are gone, whoever has locked them: look first (41.5.1 heeds nobody's locks).
+def delete(rucio: Rucio, rse: str, names: Iterable[str], *, by: float) -> tuple[float, float]:
+    """The replicas (at most 1,000) at the RSE are gone, whoever has locked them: look first (41.5.1 heeds no locks).
 
     A file without another replica goes with it, out of all that it was attached to, and a dataset that is emptied so
-    leaves its container. One request a slice, whole or not at all: NotFound where one replica is not there.
+    leaves its container. One request, whole or not at all: NotFound where one replica is not there. `by`: the time of
+    the session's clock after which it is not sent; returns when it was, and when it was answered. Raises TooLate, and
+    RucioError where the RSE is closed for deletion; an error of the connection does not tell whether it is done.
     """
-    for part in sliced(sorted(names), rucio.main.rucio_files):
-        what = f"{len(part)} files from {part[0]} at {rse}"
-        rucio.call("delete_replicas", rse, [did(name) for name in part], about=what)
+    part = sorted(names)
+    what = f"{len(part)} files from {part[0]} at {rse}"
+    dids = [did(name) for name in part]
+    return rucio.call_by(by, "delete_replicas", rse, dids, ignore_availability=False, about=what)
 
 
 def make_available(rucio: Rucio, rse: str, names: Iterable[str]) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from msgspec import Struct
+
 from common import names
 from common.errors import NotFound, RucioRefused, UsageError
+from common.rucio import announcements
+from common.rucio.announcements import Announcement
 from common.rucio.session import Rucio
 from common.settings import model
 
@@ -27,6 +31,7 @@ class Switch(StrEnum):
 class Site:
     """A node as Rucio has it. `accounts`: the owner of our rules first, then whom older tools took for it.
 
+    `announced`: the sweeps that were announced there when it was looked up.
     `listed_at`: the node whose list says what is there: itself; for tape, whose node is the buffer in front of it, the
     one that the settings name, else the RSE's attribute `inventory_node`.
     """
@@ -36,12 +41,14 @@ class Site:
     accounts: tuple[str, ...]
     switch: Switch
     listed_at: str
+    announced: tuple[Announcement, ...] = ()
 
 
 def find_site(rucio: Rucio, node: str, policy: model.Site) -> Site | None:
     """The node's RSE of type `real`, by its attributes so that a renamed one is found, or the policy's; None if none.
 
-    Raises UsageError where several RSEs claim the node, or the owner's name would be too long.
+    Raises UsageError where several RSEs claim the node, where its RSE is another node's, whose sync would sweep what
+    this one adds, or where the owner's name would be too long.
     """
     found = [policy.rse] if policy.rse else rses_of_node(rucio, node)
     if len(found) > 1:
@@ -49,9 +56,23 @@ def find_site(rucio: Rucio, node: str, policy: model.Site) -> Site | None:
     attributes = attributes_of(rucio, found[0]) if found else None
     if attributes is None or not (policy.rse or _stands_for(attributes, node)):
         return None
+    if (other := _other_node(attributes, node)) is not None:
+        raise UsageError(
+            f"{node}: its section says rse: {found[0]}, which is the RSE of {other} (its attribute pnn): two nodes at "
+            f"one RSE would sweep each other's blocks; correct `rse:` or `pnn`"
+        )
     account = _owner(found[0], policy)
     accounts = tuple(dict.fromkeys([account, *_former(found[0]), *_former(node)]))
-    return Site(found[0], account, accounts, switch_of(attributes), _listed_at(node, policy, found[0], attributes))
+    listed_at = _listed_at(node, policy, found[0], attributes)
+    announced = tuple(announcements.of(attributes))
+    return Site(found[0], account, accounts, switch_of(attributes), listed_at, announced)
+
+
+def _other_node(attributes: dict[str, object], node: str) -> str | None:
+    """The node that an RSE stands for, where that is another one; a tape's buffer and the tape are one."""
+    pnn = str(attributes.get("pnn") or node)
+    same = pnn == node or names.buffer_of(pnn) == node or names.buffer_of(node) == pnn
+    return pnn if names.is_node(pnn) and not same and attributes.get("cms_type") == "real" else None
 
 
 def _stands_for(attributes: dict[str, object], node: str) -> bool:
@@ -114,6 +135,19 @@ def _matching(rucio: Rucio, expression: str) -> list[str]:
         if type(error.__cause__).__name__ == "InvalidRSEExpression":
             return []
         raise
+
+
+class Closed(Struct, frozen=True):
+    """What an RSE itself says of removals: it is closed for deletion, or on tape."""
+
+    for_deletion: bool
+    tape: bool
+
+
+def closed(rucio: Rucio, rse: str) -> Closed:
+    """Whether the RSE lets replicas be deleted now, and whether it is a tape."""
+    row = rucio.row("get_rse", rse, about=rse)
+    return Closed(row.get("availability_delete") is False, row.get("rse_type") == "TAPE")
 
 
 def attributes_of(rucio: Rucio, rse: str) -> dict[str, object] | None:

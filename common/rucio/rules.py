@@ -10,11 +10,10 @@ from msgspec import Struct
 
 from common.errors import NotFound
 from common.names import SCOPE
-from common.rucio.dids import did
+from common.rucio.dids import called, did
 from common.rucio.session import Row, Rucio, sliced
+from common.sync.marks import COMMENT
 from common.telemetry import metrics
-
-COMMENT = "phedex-rucio: as PhEDEx has it"
 
 
 class Lock(Struct, frozen=True):
@@ -62,13 +61,19 @@ def on_files(rucio: Rucio) -> Iterator[Row]:
     return rucio.rows("list_replication_rules", {"scope": SCOPE, "did_type": "F"}, about="files")
 
 
+def holding_file(rucio: Rucio, file: str) -> list[Row]:
+    """All rules that have a lock on a file, at whichever RSE."""
+    one = did(file)
+    return list(rucio.rows("list_associated_rules_for_file", one["scope"], one["name"], about=file))
+
+
 def locked_by(rucio: Rucio, rule: str, rse: str) -> set[str]:
     """The files that a rule holds at an RSE, one by one; none for a rule that is gone."""
     try:
         rows = list(rucio.rows("list_replica_locks", rule, about=rule))
     except NotFound:
         return set()
-    return {row["name"] for row in rows if row["rse"] == rse}
+    return {called(row) for row in rows if row["rse"] == rse}
 
 
 def add(rucio: Rucio, datasets: list[str], rse: str, account: str, meta: dict[str, Any]) -> None:
@@ -113,12 +118,13 @@ def withdraw(rucio: Rucio, rule: str) -> None:
     metrics.RULE_CHANGES.labels("withdrawn").inc()
 
 
-def end(rucio: Rucio, rule: str) -> None:
+def end(rucio: Rucio, rule: str, *, unlock: bool = False) -> None:
     """The rule is over: Rucio's cleaner takes it, and its locks, at its next round. NotFound where it is gone.
 
-    Unlocked as well: Rucio locks every rule at a tape RSE by itself, and its cleaner passes over locked ones (41.5.1).
+    `unlock`: at a tape RSE, where Rucio locks every rule by itself and its cleaner passes over locked ones (41.5.1).
+    Anywhere else a lock is a person's.
     """
-    change(rucio, rule, {"lifetime": 0, "locked": False})
+    change(rucio, rule, {"lifetime": 0, "locked": False} if unlock else {"lifetime": 0})
 
 
 def as_text(meta: dict[str, Any]) -> str:

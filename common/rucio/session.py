@@ -37,13 +37,30 @@ _logger.setLevel(logging.INFO)
 class Counter:
     """How many HTTP requests were sent, logins apart. Tries that got no answer count as well.
 
-    `verb`: the method of the client that sends the next ones.
+    `verb`: the method of the client that sends the next ones. `send_by`: after this time of `clock` nothing more is
+    sent; the client repeats requests by itself, and one that comes too late must not go out. `sent_at`: when the last
+    one went out.
     """
 
     def __init__(self) -> None:
         self.requests = 0
         self.logins = 0
         self.verb = "login"
+        self.send_by: float | None = None
+        self.sent_at = 0.0
+
+
+class TooLate(Exception):
+    """Raised in place of sending a request whose time is over. `sent`: it was sent once before, with no answer."""
+
+    def __init__(self, *, sent: bool) -> None:
+        super().__init__("the time for this request is over")
+        self.sent = sent
+
+
+def clock() -> float:
+    """Seconds that go on while this process, or the machine, is stopped; for spans, not for the time of day."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 class _Counting(HTTPAdapter):
@@ -53,10 +70,14 @@ class _Counting(HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         is_login = "/auth/" in (request.path_url or "")
+        now, limit = clock(), self.counter.send_by
+        if limit is not None and now > limit:
+            raise TooLate(sent=self.counter.sent_at > 0)
         if is_login:
             self.counter.logins += 1
         else:
             self.counter.requests += 1
+            self.counter.sent_at = now
         began, status = time.monotonic(), None
         try:
             response = super().send(request, *args, **kwargs)
@@ -203,6 +224,20 @@ class Rucio:
         self.close()
         self._client = None
         clean_cached_config()
+
+    def call_by(self, limit: float, verb: str, *args: Any, about: str = "", **options: Any) -> tuple[float, float]:
+        """The call is made, if it can be sent by this time of `clock`; when it was sent, and answered.
+
+        Raises TooLate where its time was over before it, or a repetition of it, was sent.
+        """
+        client = self.client  # its login is no part of the call
+        self.counter.send_by, self.counter.sent_at = limit, 0.0
+        try:
+            self.counter.verb = verb
+            _translating(lambda: getattr(client, verb)(*args, **options), f"{verb} {about}".strip())
+        finally:
+            self.counter.send_by = None
+        return self.counter.sent_at, clock()
 
     def row(self, verb: str, *args: Any, about: str = "", **options: Any) -> Row:
         """The one object that a call returns; RucioError where the reply is something else, such as a page of HTML."""

@@ -20,7 +20,17 @@ def mistakes_of(settings: Settings) -> list[str]:
     found += _of_site("default", settings.default)
     for node, site in settings.sites.items():
         found += (m for m in _of_site(node, site) if m.replace(f"{node}.", "default.", 1) not in found)
+    found += _of_rses(settings)
     return found + entries.doubled(settings.datasets, settings.schedule, list(settings.sites))
+
+
+def _of_rses(settings: Settings) -> Iterator[str]:
+    """Two nodes at one RSE would sweep each other's blocks."""
+    owners = {node: node for node, site in settings.sites.items() if site.rse in ("", node)}
+    for node, site in settings.sites.items():
+        other = owners.setdefault(site.rse or node, node)
+        if other != node:
+            yield f"{node}.rse: {site.rse} is the RSE of {other} too: each would sweep the other's blocks; correct one"
 
 
 def _of_main(main: Main) -> Iterator[str]:

@@ -19,6 +19,10 @@ NOT_SCHEDULED = {
     "approve": "an approval is of one set of removals, once, by a person",
     "approved": "an approval is of one set of removals, once, by a person",
     "removable_until": "only a plan permits removals",
+    "files_until": "only a plan permits files to leave their blocks",
+    "held_since": "only a plan knows what is held",
+    "held_why": "only a plan knows what is held",
+    "controls": "only a plan knows what PhEDEx surely has",
     "after": "only a plan knows where its next page begins",
 }
 EXPRESSIONS = ("select", "ignore")

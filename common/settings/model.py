@@ -44,6 +44,14 @@ class Main(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     rucio_files: Count = 500
     rucio_dids: Count = 500
     rucio_rules: Count = 40
+    # removals
+    approval_lifetime: Seconds = 86_400
+    nowhere_apart: Seconds = 3_600
+    sweep_within: Annotated[float, Constraint(gt=0)] = 5
+    sweep_blocks: Annotated[int, Constraint(ge=1, le=12)] = 10
+    sweep_files: Annotated[int, Constraint(ge=1, le=1_000)] = 300
+    announcement_lifetime: Annotated[float, Constraint(ge=1)] = 3_600
+    rely_on: list[Name] = field(default_factory=list)
     # worker
     threads: Count = 4
     attempts: Count = 6
@@ -93,6 +101,7 @@ class Site(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     max_removal_blocks: Annotated[int, Constraint(ge=0)] = 1_000
     max_removal_bytes: Annotated[int, Constraint(ge=0)] = 1_000_000_000_000_000
     hold_custodial: bool = True
+    hold_nowhere: bool = True
     hold_unknown: bool = True
     allow_clean: bool = False
     incomplete: Literal["remove", "keep"] = "remove"

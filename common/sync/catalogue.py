@@ -5,19 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import msgspec
 from msgspec import Struct
 
-GONE_SINCE = "phedex_gone_since"  # epoch seconds
-GONE_CYCLE = "phedex_gone_cycle"
-GONE_WHY = "phedex_gone_why"
-GONE_BY = "phedex_gone_by"
-GONE_APPROVED = "phedex_gone_approved"  # the checksum of the set that a person approved, for marks that one did
-GONE_HELD = "phedex_gone_held"  # why a mark that was due was not acted on: said by the cycle that finds it
-MARK = (GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY, GONE_APPROVED, GONE_HELD)
-KEEP = "phedex_keep"
-GROUP = "phedex_group"
-CUSTODIAL = "phedex_custodial"
+from common.sync.marks import CUSTODIAL, GROUP, Removal
 
 
 class BlockAtNode(Struct, frozen=True, gc=False):
@@ -45,27 +35,35 @@ class File(Struct, frozen=True, gc=False):
 
 
 class RuleAtRse(Struct, frozen=True, gc=False):
-    """One of our rules at an RSE: its files with a good lock, whether it is to end, and what its meta says.
-
-    `gone_since`: since when it is marked for removal (epoch seconds), 0 for no mark. `approved`: a person approved the
-    mark. `keep`: a person took a mark back.
-    `plain`: the rule's expression is the RSE itself, not the `rse=X` of older tools.
-    """
+    """One of our rules at an RSE, as much of it as the decisions need."""
 
     id: str
-    files: int
-    ending: bool = False
-    gone_since: int = 0
-    approved: bool = False
-    keep: bool = False
+    files: int  # that it has a good lock on
+    ending: bool = False  # it has an end: swept, or ended by somebody
+    gone_since: int = 0  # since when it is marked for removal (epoch seconds), 0 for no mark
+    approved: bool = False  # a person approved the mark
+    keep: bool = False  # a person took a mark back, or forbade one
     group: str = ""
     custodial: bool = False
-    plain: bool = True
+    plain: bool = True  # its expression is the RSE itself, not the `rse=X` of older tools
+    why: Removal = Removal.GONE  # the reason of the mark
+    held_since: int = 0  # since when a person is asked about it (epoch seconds), 0 for never
+    held_why: Removal = Removal.GONE  # the reason that it was held for
+    cleared: int = 0  # when a person took a keep back: an older mark's grace begins here
+    locked: bool = False  # somebody locked it (at tape Rucio does that by itself)
+    left: bool = False  # files of its block are remembered that PhEDEx lists no more
+    ordering: bool = False  # Rucio has transfers queued for it
+    made: str = ""  # when it was made, as Rucio writes it
 
     @property
     def marked(self) -> bool:
         """True for a rule that is marked for removal."""
         return self.gone_since > 0
+
+    @property
+    def counts_from(self) -> int:
+        """From when on a mark's time of grace is counted (epoch seconds)."""
+        return max(self.gone_since, self.cleared)
 
 
 @dataclass(frozen=True)
@@ -93,18 +91,3 @@ class Reading:
 def rule_meta(block: BlockAtNode) -> dict[str, str | bool]:
     """What our rule's meta says of a block: PhEDEx' group and custodial flag."""
     return {GROUP: block.group, CUSTODIAL: block.custodial}
-
-
-def parse_meta(meta: object) -> dict[str, object]:
-    """A rule's meta as a dict; {} for none or for what is not ours to read.
-
-    Rucio gives a text back JSON-encoded once more than it was given, and a dict once (seen on 41.5.1).
-    """
-    for _ in range(2):
-        if not isinstance(meta, str):
-            break
-        try:
-            meta = msgspec.json.decode(meta)
-        except msgspec.DecodeError:
-            return {}
-    return dict(meta) if isinstance(meta, dict) else {}

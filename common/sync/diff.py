@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from common.sync.catalogue import BlockAtNode, Doubt, Reading, RuleAtRse
+from common.sync.marks import Removal, permits
+from common.sync.reasons import Reason
 from common.sync.selection import Predicate, like
 
 
@@ -19,40 +21,45 @@ class Update(StrEnum):
     RETURNED = "returned"
 
 
-class Removal(StrEnum):
-    """Why a block that Rucio has should not be there."""
-
-    GONE = "gone"
-    INCOMPLETE = "incomplete"
-    UNKNOWN = "unknown"
-
-
 @dataclass(frozen=True)
 class Surplus:
-    """A block that Rucio has at the node and PhEDEx has not, or not whole: why, and what of it is left there."""
+    """A block that Rucio has at the node and PhEDEx has not, or not whole: why, and what of it is left there.
+
+    `stuck`: it waits for a place elsewhere, and no node that has it can be one.
+    """
 
     why: Removal
     files: int
     here: int = 0
+    stuck: bool = False
 
     def __str__(self) -> str:
         if self.why is Removal.INCOMPLETE:
             return f"incomplete ({self.here} of {self.files} files left)"
-        return str(self.why)
+        return f"{self.why} (no node that has it can have it in Rucio)" if self.stuck else str(self.why)
+
+    @property
+    def stays(self) -> bool:
+        """True for a block that is neither marked nor swept, whatever its mark says: it may be the last copy."""
+        return self.why is Removal.PARTLY or self.stuck
 
 
 @dataclass
 class Difference:
     """The names on each side of the comparison, and how many need no work.
 
-    `remove`, `pending`: what should not be there, not marked yet and marked earlier, each with the reason.
-    `empty`: closed blocks without files, which have nothing to sync.
+    `remove`, `pending`: what should not be there, to be marked and marked earlier, each with the reason; what is marked
+    for a milder reason than today's is to be marked again. `kept`: what should not be there either and stays, for it
+    may be the last copy. `unmark`: what stays and is marked or held still. `empty`: closed blocks without files, which
+    have nothing to sync.
     """
 
     missing: list[str] = field(default_factory=list)
     update: dict[str, Update] = field(default_factory=dict)
     remove: dict[str, Surplus] = field(default_factory=dict)
     pending: dict[str, Surplus] = field(default_factory=dict)
+    kept: dict[str, Surplus] = field(default_factory=dict)
+    unmark: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     same: int = 0
 
@@ -81,6 +88,8 @@ def _in_order(found: Difference) -> Difference:
         update=dict(sorted(found.update.items())),
         remove=dict(sorted(found.remove.items())),
         pending=dict(sorted(found.pending.items())),
+        kept=dict(sorted(found.kept.items())),
+        unmark=sorted(found.unmark),
         empty=sorted(found.empty),
         same=found.same,
     )
@@ -99,11 +108,11 @@ def _present(found: Difference, name: str, block: BlockAtNode, rule: RuleAtRse |
 
 def update_reason(block: BlockAtNode, rule: RuleAtRse) -> Update | None:
     """Why the rule of a block that is complete at its node needs work, or None."""
-    if rule.marked or rule.keep:
+    if rule.marked or rule.keep or rule.held_since:
         return Update.RETURNED
     if rule.ending:
         return Update.ENDING
-    if rule.files != block.files:
+    if rule.files != block.files or rule.left or rule.ordering:
         return Update.FILES
     if (rule.group, rule.custodial) != (block.group, block.custodial):
         return Update.META
@@ -113,11 +122,15 @@ def update_reason(block: BlockAtNode, rule: RuleAtRse) -> Update | None:
 def _absent(found: Difference, name: str, block: BlockAtNode | None, rule: RuleAtRse) -> None:
     if block is not None and block.is_open and block.here >= block.files:
         found.same += 1  # an open block with all its files here has lost nothing
+        found.unmark += [name] if rule.marked or rule.held_since else []
         return
     surplus = Surplus(Removal.GONE, rule.files) if block is None else _what_is_left(block)
-    if rule.marked:
+    if rule.keep and not rule.ending:
+        found.same += 1
+        found.unmark += [name] if rule.marked else []
+    elif rule.marked:
         found.pending[name] = surplus
-    elif rule.ending or rule.keep:
+    elif rule.ending:
         found.same += 1
     else:
         found.remove[name] = surplus
@@ -127,12 +140,33 @@ def _what_is_left(block: BlockAtNode) -> Surplus:
     return Surplus(Removal.INCOMPLETE, block.files, block.here)
 
 
-def set_unknown(found: Difference, known: Container[str]) -> None:
-    """Give the reason *unknown* to the gone blocks that PhEDEx does not know anywhere any more."""
+def set_reasons(
+    found: Difference, rules: Mapping[str, RuleAtRse], reasons: Mapping[str, Reason], *, keep_partial: bool = False
+) -> None:
+    """Give the blocks their reasons, and sort them anew by these.
+
+    A mark permits its reason or a milder one; a block with a worse one is to be marked again. What may be the last copy
+    is kept: unmarked where it is not marked yet, and with its mark, which is not acted on, where it is. `keep_partial`:
+    a block of which files are left at the node stays anyway, and is not marked anew.
+    """
     for part in (found.remove, found.pending):
-        for name, one in part.items():
-            if one.why is Removal.GONE and name not in known:
-                part[name] = Surplus(Removal.UNKNOWN, one.files)
+        for name, reason in reasons.items():
+            if name in part:
+                part[name] = Surplus(reason.why, part[name].files, part[name].here, reason.stuck)
+    for name in [name for name, one in found.remove.items() if one.stays]:
+        found.kept[name] = found.remove.pop(name)
+    partial = {name for name, one in found.pending.items() if keep_partial and one.why is Removal.INCOMPLETE}
+    worse = [name for name, one in found.pending.items() if not permits(rules[name].why, one.why)]
+    for name in [name for name in worse if name not in partial]:
+        found.remove[name] = found.pending.pop(name)
+    found.kept |= {name: one for name, one in found.pending.items() if one.stays}
+    found.remove, found.kept = dict(sorted(found.remove.items())), dict(sorted(found.kept.items()))
+
+
+def unsettled(found: Difference) -> list[str]:
+    """The names of which PhEDEx has nothing at the node: why they are gone is told by what is elsewhere."""
+    both = (*found.remove.items(), *found.pending.items())
+    return [name for name, one in both if one.why is not Removal.INCOMPLETE]
 
 
 def keep_incomplete(found: Difference) -> None:

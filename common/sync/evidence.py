@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse
 from common.sync.diff import Difference, Surplus, in_doubt
 from common.sync.guard import Budget, Case, Leaving, Tally
+from common.sync.marks import Hold, Removal
 from common.sync.selection import Predicate, like
+from common.sync.words import count, percent
 
 EVERYTHING = ("*", "/*/*/*")
 
@@ -32,15 +35,13 @@ def case_of(
     rules: Mapping[str, RuleAtRse],
     found: Difference,
     *,
+    at: datetime,
     policy: Predicate,
     keep_partial: bool,
     bytes_of: Mapping[str, int],
     budget: Budget,
-    tape: bool = False,
-    doubt: str = "",
-    approve: str = "",
 ) -> Case:
-    """The case of (node, RSE, dataset pattern, the command as typed).
+    """The case of (node, RSE, dataset pattern, the command as typed), of a plan that began to read at that time.
 
     `policy`: the site's own selection, for *shrunk* compares all of the pattern whatever a command narrows it to.
     `bytes_of`: of the names of `without_size` that PhEDEx knows.
@@ -50,24 +51,29 @@ def case_of(
     doubted = in_doubt(reading.doubts)
     read = {name for name in rules if inside(name) and policy(name) and not doubted(name)}
     present = {name for name, block in reading.blocks.items() if block.complete and policy(name)}
+    proven = {n for part in (found.remove, found.pending) for n, one in part.items() if one.why is Removal.NOWHERE}
     return Case(
         node=node,
         rse=rse,
+        dataset=dataset,
         command=command,
         budget=budget,
+        at=at,
         remove={name: _leaving(reading, rules[name], name, one, bytes_of) for name, one in found.remove.items()},
         pending={name: one.why for name, one in found.pending.items()},
+        marked_at={name: rules[name].gone_since for name in found.pending},
+        locked={name for name in found.pending if rules[name].locked},
         site=tally(rules.values()),
         own=None if dataset in EVERYTHING else tally(rule for name, rule in rules.items() if inside(name)),
         spent_bytes=sum(_bytes(reading, name, bytes_of) for name, rule in rules.items() if rule.marked),
         present=len(present),
         loose={name: _bytes(reading, name, bytes_of) for name in loose(rules)},
         standing=sum(
-            _should_stand(rules[name], name in present, reading.blocks.get(name), keep_partial) for name in read
+            _should_stand(rules[name], name in present, reading.blocks.get(name), keep_partial)
+            for name in read
+            if name not in proven
         ),
-        tape=tape,
-        doubt=doubt,
-        approve=approve,
+        proven=len(proven),
     )
 
 
@@ -86,10 +92,36 @@ def _should_stand(rule: RuleAtRse, present: bool, block: BlockAtNode | None, kee
 def _leaving(reading: Reading, rule: RuleAtRse, name: str, surplus: Surplus, bytes_of: Mapping[str, int]) -> Leaving:
     """Custodial is what PhEDEx says, and where it has nothing at the node any more what it said last."""
     block = reading.blocks.get(name)
-    custodial = rule.custodial or (block is not None and block.custodial)
-    return Leaving(surplus.why, _bytes(reading, name, bytes_of), custodial)
+    return Leaving(
+        surplus.why,
+        _bytes(reading, name, bytes_of),
+        custodial=rule.custodial or (block is not None and block.custodial),
+        locked=rule.locked,
+        marked=rule.marked,
+        hold=Hold(rule.held_since, rule.held_why) if rule.held_since else None,
+    )
 
 
 def _bytes(reading: Reading, name: str, bytes_of: Mapping[str, int]) -> int:
     block = reading.blocks.get(name)
     return bytes_of.get(name, 0) if block is None else block.bytes
+
+
+FEW_FILES = 10  # no mass, however few the files of a site are
+
+
+def over_files(reading: Reading, rules: Mapping[str, RuleAtRse], found: Difference, budget: Budget) -> str:
+    """Why so many files as PhEDEx lists no more are not to leave their blocks at once; "" where they may.
+
+    By numbers alone: the locks of each rule, and the files of its block. A site loses no larger share of its files than
+    of its rules.
+    """
+    gone = sum(max(0, rules[name].files - reading.blocks[name].files) for name in found.update if name in rules)
+    every = sum(rule.files for rule in rules.values())
+    few = FEW_FILES if budget.share else 0
+    if gone <= max(few, budget.share * every):
+        return ""
+    share = percent(gone / max(every, 1))
+    return (
+        f"{count(gone, 'file')} of {count(every, 'file')} ({share}) are listed no more, limit {percent(budget.share)}"
+    )

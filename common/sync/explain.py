@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from common.outcome import Exit
 from common.sync import explain_absent, explain_present
-from common.sync.answer import Answer, Word, answer, at
+from common.sync.answer import Answer, Word, after_announced, announced, answer, at
 from common.sync.one_block import Facts, Letter, Place, Trouble
 from common.sync.words import count
 
@@ -128,9 +128,11 @@ def _with_messages(facts: Facts, found: Answer) -> Answer:
 
     But for a side that does not answer: that comes before anything else.
     """
-    extra = list(_letters(facts)) + list(_waiting(facts))
+    extra = [*_sweeping(facts), *_letters(facts), *_waiting(facts)]
     commands = [f"phedex-rucio dead show {letter.id}" for letter in _shown(facts) if letter.is_dead]
     commands = commands if found.code else []
+    for one in facts.place.sweeping if facts.place else ():
+        commands += after_announced(one, facts.rse)
     following = (*found.next, *commands) if found.word is Word.UNKNOWN else (*commands, *found.next)
     return replace(found, says=(*found.says, *extra), next=following)
 
@@ -150,6 +152,11 @@ def _letters(facts: Facts) -> Iterator[str]:
         yield f"A command about {what} {verb}{when} ({letter.kind}, {letter.id}): {letter.error}."
     if len(facts.letters) > SHOWN:
         yield f"{count(len(facts.letters) - SHOWN, 'more dead letter')} about {facts.node}: phedex-rucio dead list."
+
+
+def _sweeping(facts: Facts) -> Iterator[str]:
+    for one in facts.place.sweeping if facts.place else ():
+        yield announced(one, facts.rse, facts.at)
 
 
 def _waiting(facts: Facts) -> Iterator[str]:

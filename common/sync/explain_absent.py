@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from common.outcome import Exit
-from common.sync.answer import Answer, Word, answer, at, sync_block, undo
-from common.sync.catalogue import GONE_APPROVED, GONE_BY, GONE_CYCLE, GONE_HELD, GONE_WHY, KEEP, BlockAtNode, Doubt
+from common.sync.answer import STUCK, Answer, Word, answer, at, in_words, sync_block, undo, unlock
+from common.sync.catalogue import BlockAtNode, Doubt
 from common.sync.diff import in_doubt
+from common.sync.explain_clauses import (
+    are,
+    complete_elsewhere,
+    foreseen,
+    has,
+    kept_by,
+    last_told,
+    later,
+    mark_told,
+    sweep_counts,
+    takers_told,
+    time_at,
+)
 from common.sync.explain_present import main_rule
-from common.sync.guard import Ruling
-from common.sync.one_block import Facts, LastCopy, RuleSeen
+from common.sync.guard import Limit, Ruling
+from common.sync.marks import (
+    Removal,
+    hold_of,
+    permits,
+    reason_of,
+)
+from common.sync.one_block import Facts, RuleSeen
 from common.sync.plan import Plan
 from common.sync.words import count, percent
 
@@ -25,20 +43,7 @@ def explain(facts: Facts, block: BlockAtNode | None) -> Answer:
         if (found := step(facts, block, rule)) is not None:
             return found
     assert facts.plan is not None
-    return _guarded(facts, facts.plan)
-
-
-def has(facts: Facts, block: BlockAtNode | None) -> str:
-    """What PhEDEx has of it at the node, as a clause."""
-    assert facts.phedex is not None
-    if not facts.phedex.known:
-        return "PhEDEx does not know the block at all"
-    if block is None:
-        return f"PhEDEx does not have it at {facts.source}"
-    if block.is_open and block.here >= block.files:
-        return f"PhEDEx has it open at {facts.source}, with all its {count(block.files, 'file')} so far"
-    state = "open, " if block.is_open else ""
-    return f"PhEDEx has it {state}with {block.here:,} of {count(block.files, 'file')} at {facts.source}"
+    return _guarded(facts, facts.plan, rule)
 
 
 def at_stake(facts: Facts) -> bool:
@@ -57,25 +62,15 @@ def _without_rule(facts: Facts, block: BlockAtNode | None) -> Answer:
     assert facts.rucio is not None
     replicas = facts.rucio.available.get(facts.rse, 0) or len(facts.rucio.at(facts.rse))
     held = {holder.account for holder in facts.rucio.holders if holder.rse == facts.rse}
-    text = f"{has(facts, block)}{_later(block)}, and the sync has no rule on it at {facts.rse or facts.node}."
+    text = f"{has(facts, block)}{later(block)}, and the sync has no rule on it at {facts.rse or facts.node}."
     if not replicas:
         return answer(Word.NOTHING, text)
     if held:
         whose = ", ".join(sorted(held))
-        more = f"Its {count(replicas, 'replica')} there {_are(replicas)} held by {whose}: not ours to touch."
+        more = f"Its {count(replicas, 'replica')} there {are(replicas)} held by {whose}: not ours to touch."
         return answer(Word.NOTHING, text, more)
-    more = f"{count(replicas, 'replica')} of it there {_are(replicas)} in nobody's rule: the sync lets such be."
+    more = f"{count(replicas, 'replica')} of it there {are(replicas)} in nobody's rule: the sync lets such be."
     return answer(Word.NOTHING, text, more, code=Exit.DIFFERENCES)
-
-
-def _later(block: BlockAtNode | None) -> str:
-    if block is None:
-        return ""
-    return " (it is added when PhEDEx has closed it)" if block.here >= block.files else " (it is added when complete)"
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
 
 
 # --- what stays as it is
@@ -93,29 +88,26 @@ def _stays(facts: Facts, block: BlockAtNode | None, rule: RuleSeen) -> Answer | 
             Word.NOTHING, f"{has(facts, block)}, and its rule ends {at(rule.ends)}: Rucio's cleaner takes it."
         )
     if rule.ours.keep:
-        text = f"{has(facts, block)}, and {_kept_by(rule)} keeps it until PhEDEx has it back."
+        text = f"{has(facts, block)}, and {kept_by(rule)} keeps it until PhEDEx has it back."
         return answer(Word.NOTHING, text, next_=(undo(facts, "--clear"),))
     if block is not None and facts.policy.keep_incomplete:
         return answer(Word.NOTHING, f"{has(facts, block)}, and `incomplete: keep` in the settings lets it stay.")
     return None
 
 
-def _kept_by(rule: RuleSeen) -> str:
-    note = rule.meta.get(KEEP)
-    if not isinstance(note, dict):
-        return "a person"
-    return f"{note.get('by') or 'a person'} (at {note.get('at') or 'an unknown time'})"
-
-
 # --- what is marked
 
 
 def due_at(facts: Facts, rule: RuleSeen) -> datetime | None:
-    """When the time of grace of a mark is over; None for a mark whose time nobody can read."""
+    """When the time of grace of a mark is over, as the plan says where there is one; None for one nobody can read."""
     assert rule.ours is not None
+    if facts.plan is not None and facts.block in facts.plan.pending:
+        return facts.plan.pending[facts.block]
+    if (moment := time_at(rule.ours.counts_from)) is None:
+        return None
     try:
-        return datetime.fromtimestamp(rule.ours.gone_since, UTC) + timedelta(seconds=facts.policy.grace)
-    except (OverflowError, ValueError):
+        return moment + timedelta(seconds=facts.policy.grace)
+    except OverflowError:
         return None
 
 
@@ -123,11 +115,13 @@ def _marked(facts: Facts, block: BlockAtNode | None, rule: RuleSeen) -> Answer |
     assert rule.ours is not None
     if not rule.ours.marked:
         return None
-    due, mark = due_at(facts, rule), f"{_mark(rule)}. {has(facts, block)}."
+    due, mark = due_at(facts, rule), f"{mark_told(rule)}. {has(facts, block)}."
     if rule.ends is not None:
         return answer(
             Word.NOTHING, f"it is swept already; its rule ends {at(rule.ends)}: Rucio's cleaner takes it.", mark
         )
+    if (found := _planned(facts, rule, mark)) is not None:
+        return found
     if due is None:
         return answer(
             Word.HELD,
@@ -138,8 +132,23 @@ def _marked(facts: Facts, block: BlockAtNode | None, rule: RuleSeen) -> Answer |
         )
     if due > facts.at:
         text = f"it is marked for removal, and may be swept from {at(due)} on."
-        return answer(Word.NOTHING, text, mark, *_foreseen(facts), next_=(undo(facts),), brief="marked")
+        return answer(Word.NOTHING, text, mark, *foreseen(facts), next_=(undo(facts),), brief="marked")
     return _due(facts, block, mark)
+
+
+def _planned(facts: Facts, rule: RuleSeen, mark: str) -> Answer | None:
+    """What holds whether or not the mark is due: a sweep that is announced, and what the site's plan says of it."""
+    if facts.sweeping:
+        text = "its sweep is announced, and may be under way: what it began to take cannot be given back."
+        return answer(Word.NOTHING, text, mark, next_=(undo(facts),), brief="sweep announced")
+    plan = facts.plan
+    if plan is None or plan.ruling is None:
+        return None
+    if facts.block in plan.remove:
+        return _guarded(facts, plan, rule, f"{mark} Today's reason is worse than the mark's, so it is decided anew.")
+    if facts.block in plan.kept:
+        return _kept(facts, plan, mark)
+    return _locked(facts, rule, mark) if _is_locked(plan.ruling, rule, facts.block in plan.ruling.kept) else None
 
 
 def _due(facts: Facts, block: BlockAtNode | None, mark: str) -> Answer:
@@ -162,8 +171,8 @@ def _passed(facts: Facts, mark: str) -> Answer:
         return answer(Word.NOTHING, waits, mark, next_=(undo(facts),), brief="waits for Rucio")
     last = facts.last_copy
     if last is not None and last.file:
-        return answer(Word.HELD, _last(last), mark, *_takers(last), code=Exit.HELD, brief="last copy")
-    text = f"its replicas go and its rule ends{_sweep_counts(last)}."
+        return answer(Word.HELD, last_told(last), mark, *takers_told(last), code=Exit.HELD, brief="last copy")
+    text = f"its replicas go and its rule ends{sweep_counts(last)}."
     unasked = () if facts.plan else (f"The guard was not asked: {facts.plan_trouble}.",)
     return answer(Word.SWEEP, text, mark, *unasked, next_=(undo(facts), sync_block(facts)))
 
@@ -180,58 +189,53 @@ def _waits(facts: Facts) -> str | None:
 def _unswept(facts: Facts, plan: Plan, mark: str) -> Answer:
     stops = plan.ruling.stops if plan.ruling else []
     says = [f"The guard says ({stop.limit}): {stop.says}." for stop in stops]
-    allow = [plan.ruling.command] if plan.ruling and plan.ruling.command else []
     return answer(
         Word.HELD,
         "it is due to be swept, and stays until a person has looked.",
         *says,
         mark,
-        next_=(f"phedex-rucio plan {facts.node}", *allow, undo(facts)),
+        next_=(_look(facts), undo(facts), *_approvals(plan)),
         code=Exit.HELD,
         brief=str(stops[0].limit) if stops else "",
     )
 
 
-def _mark(rule: RuleSeen) -> str:
-    since = "an unknown time"
-    if rule.ours is not None and (moment := _moment(rule.ours.gone_since)):
-        since = at(moment)
-    said = f"Marked at {since} by cycle {rule.meta.get(GONE_CYCLE) or 'unknown'}"
-    said += f" ({rule.meta[GONE_WHY]})" if rule.meta.get(GONE_WHY) else ""
-    said += f", sent by {rule.meta[GONE_BY]}" if rule.meta.get(GONE_BY) else ""
-    said += f", approved as {rule.meta[GONE_APPROVED]}" if rule.meta.get(GONE_APPROVED) else ""
-    return said + (f"; held since: {rule.meta[GONE_HELD]}" if rule.meta.get(GONE_HELD) else "")
+def _look(facts: Facts) -> str:
+    """The command that lists what is held at the site: it comes before any approval."""
+    return f"phedex-rucio plan {facts.node}"
 
 
-def _moment(seconds: int) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError):
-        return None
+def _approvals(plan: Plan) -> tuple[str, ...]:
+    return tuple(filter(None, [plan.ruling.command, plan.ruling.everywhere])) if plan.ruling else ()
 
 
-def _last(last: LastCopy) -> str:
-    return f"it would be the last copy of {last.file} ({last.why}), so the whole block stays."
+def _is_locked(ruling: Ruling, rule: RuleSeen, held: bool) -> bool:
+    """True where a person's lock holds it; at tape, where Rucio locks by itself, the guard met no such limit."""
+    met = any(stop.limit is Limit.LOCKED for stop in ruling.stops)
+    return held and met and rule.ours is not None and rule.ours.locked
 
 
-def _takers(last: LastCopy) -> Iterator[str]:
-    if last.takers:
-        have = "has" if len(last.takers) == 1 else "have"
-        yield f"{', '.join(last.takers[:5])} {have} it in PhEDEx and is asked to have it in Rucio; then it goes here."
+def _locked(facts: Facts, rule: RuleSeen, said: str) -> Answer:
+    text = f"a person locked its rule {rule.id}: it stays until that person unlocks it, which no approval does."
+    return answer(Word.HELD, text, said, next_=(unlock(rule.id), _look(facts)), code=Exit.HELD, brief=str(Limit.LOCKED))
 
 
-def _foreseen(facts: Facts) -> Iterator[str]:
-    """What the last-copy rule would say if it were due now."""
-    if facts.last_copy is not None and facts.last_copy.file:
-        yield f"As things are it would then be held: {_last(facts.last_copy)}"
-        yield from _takers(facts.last_copy)
-
-
-def _sweep_counts(last: LastCopy | None) -> str:
-    if last is None:
-        return ""
-    foreign = f", {last.foreign:,} stay for others" if last.foreign else ""
-    return f" ({count(last.delete, 'replica')} to delete{foreign})"
+def _kept(facts: Facts, plan: Plan, said: str) -> Answer:
+    """What should not be there and stays, for it may be the last copy."""
+    if reason_of(plan.kept[facts.block]) is Removal.PARTLY:
+        text = f"it stays. {in_words(Removal.PARTLY).capitalize()}."
+        return answer(Word.HELD, text, said, next_=(_look(facts),), code=Exit.HELD, brief="last copy")
+    nodes = complete_elsewhere(facts)
+    where = f" It is complete at {', '.join(nodes[:5])}: an RSE and a `run` that is on at one of them helps."
+    setup = (f"phedex-rucio setup {nodes[0]}",) if nodes else ()
+    return answer(
+        Word.HELD,
+        f"it stays. {Removal.WAITING.capitalize()}: {STUCK}.{where if nodes else ''}",
+        said,
+        next_=(_look(facts), *setup),
+        code=Exit.HELD,
+        brief="needs a person",
+    )
 
 
 # --- what is not marked yet
@@ -273,41 +277,58 @@ def _unread(facts: Facts, what: str) -> Answer:
     return answer(Word.UNKNOWN, text, next_=(f"phedex-rucio plan {facts.node}",), code=Exit.AWAY, brief="not read")
 
 
-def _guarded(facts: Facts, plan: Plan) -> Answer:
+def _guarded(facts: Facts, plan: Plan, rule: RuleSeen, *mark: str) -> Answer:
     """What the guard says of the site's plan, and of this block in it."""
+    if facts.block in plan.kept:
+        return _kept(facts, plan, f"{has(facts, facts.there)}.")
     reason = plan.remove.get(facts.block)
     if reason is None:
         return _elsewise(facts, plan)
     ruling = plan.ruling
     assert ruling is not None  # nothing forbids removals here
     limit = ruling.held.get(facts.block)
-    look = f"phedex-rucio plan {facts.node}"
+    if limit is Limit.LOCKED:
+        return _locked(facts, rule, f"{_because(facts, reason)}.")
     if limit is None:
         text = f"{_because(facts, reason)}. The guard lets it pass: {_numbers(plan, ruling)}."
         after = f"Its replicas go {facts.policy.grace / 60:g} minutes later, if PhEDEx still says the same."
-        return answer(Word.MARK, text, after, *_foreseen(facts), next_=(sync_block(facts), look), code=Exit.DIFFERENCES)
+        following = (sync_block(facts), _look(facts))
+        return answer(Word.MARK, text, *mark, after, *foreseen(facts), next_=following, code=Exit.DIFFERENCES)
     stops = sorted(ruling.stops, key=lambda stop: stop.limit != limit)
     first = f"{_because(facts, reason)}. The guard holds it ({limit}): {stops[0].says}."
     also = [f"Also ({stop.limit}): {stop.says}." for stop in stops[1:]]
-    number = len(ruling.held) + len(ruling.allowed)
-    allowed = (
-        f"If all that the plan would remove ({count(number, 'block')}) really should go, a person approves it."
-        if ruling.command
-        else "No approval helps: find out first why PhEDEx says so."
-    )
+    covered = _is_on_record(rule, reason)
     return answer(
         Word.HELD,
         first,
+        *mark,
         *also,
-        allowed,
-        next_=(look, *filter(None, [ruling.command])),
+        _record(ruling, rule, covered=covered),
+        next_=(_look(facts), *(_approvals(plan) if covered else (sync_block(facts),) if ruling.command else ())),
         code=Exit.HELD,
         brief=str(limit),
     )
 
 
+def _is_on_record(rule: RuleSeen, reason: str) -> bool:
+    hold = hold_of(rule.meta)
+    return hold is not None and permits(hold.why, reason_of(reason))
+
+
+def _record(ruling: Ruling, rule: RuleSeen, *, covered: bool) -> str:
+    """Since when it is on record that it is held: what an approval covers."""
+    if not ruling.command:
+        return "No approval helps: find out first why PhEDEx says so."
+    hold = hold_of(rule.meta)
+    if hold is None or not covered:
+        return "It is not on record yet: the next sync puts it there, and only an approval given after that covers it."
+    moment = time_at(hold.since)
+    since = at(moment) if moment else "an unknown time"
+    return f"On record as held since {since} ({hold.why}): an approval of what is held at the site covers it."
+
+
 def _because(facts: Facts, reason: str) -> str:
-    return f"{has(facts, facts.there)}, and Rucio has it ({reason})"
+    return f"{has(facts, facts.there)}, and Rucio has it ({in_words(reason)})"
 
 
 def _numbers(plan: Plan, ruling: Ruling) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 from common.outcome import Exit
 from common.sync.answer import Answer, Word, answer, at, sync_block
-from common.sync.catalogue import GROUP, BlockAtNode
+from common.sync.catalogue import BlockAtNode
 from common.sync.diff import Update, update_reason
+from common.sync.marks import GROUP, hash_of, left_of
 from common.sync.one_block import Facts, FileSeen, RuleSeen, files_of
 from common.sync.words import count
 
@@ -18,6 +20,9 @@ def explain(facts: Facts, block: BlockAtNode) -> Answer:
     """The answer for a block that is complete at the node in PhEDEx."""
     if not block.files:
         return answer(Word.NOTHING, "the block is closed and has no files: there is nothing to sync.")
+    if facts.sweeping:
+        text = f"a sweep of it is announced at {facts.rse}: nothing is added before that has ended. {_since(facts)}."
+        return answer(Word.NOTHING, text, code=Exit.DIFFERENCES, brief="sweep announced")
     rule = main_rule(facts.ours)
     files = files_of(facts)
     why = "missing" if rule is None else _reason(block, rule)
@@ -202,17 +207,59 @@ def _update(facts: Facts, block: BlockAtNode, rule: RuleSeen, why: str, files: l
         return answer(Word.UPDATE, vain, more, next_=(sync_block(facts, "--deep"),), code=Exit.DIFFERENCES)
     if why == Update.FILES and (held := _late(facts, files)):
         return answer(Word.HELD, held, f"Would update: {text}", next_=_after_withheld(facts, files), code=Exit.HELD)
-    return answer(Word.UPDATE, text, next_=(sync_block(facts),), code=Exit.DIFFERENCES)
+    leaving = list(_leaving(facts, files))
+    return answer(Word.UPDATE, text, *leaving, next_=(sync_block(facts),), code=Exit.DIFFERENCES)
+
+
+def _leaving(facts: Facts, files: list[FileSeen]) -> Iterator[str]:
+    """Files that PhEDEx lists no more in the block: since when that is remembered, and what happens next."""
+    found = [file.name for file in files if file.inside and file.phedex is None]
+    if not found:
+        return
+    noted = _noted(facts)
+    since = [noted[hash_of(name)] for name in found if hash_of(name) in noted]
+    what = f"{count(len(found), 'file')} in it that PhEDEx lists no more, such as {found[0]}"
+    if not since:
+        yield f"{what}: remembered by the next sync, and leaves when PhEDEx says so again after the time of grace."
+        return
+    due = _after(min(since), facts.policy.grace)
+    when = f"from {at(due)} on" if due else "after the time of grace"
+    yield f"{what}: {count(len(since), 'file')} remembered, to leave {when} if PhEDEx says so again."
+    yield "It leaves at all sites at once or stays: what stands against it is told by the last batch, below."
+
+
+def _noted(facts: Facts) -> Mapping[str, int]:
+    """Whichever rule of the block remembers for it."""
+    found: dict[str, int] = {}
+    for rule in facts.rucio.rules if facts.rucio else ():
+        found |= left_of(rule.meta)
+    return found
+
+
+def _after(seconds: int, grace: float) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC) + timedelta(seconds=grace)
+    except (OverflowError, ValueError):
+        return None
 
 
 def _work(block: BlockAtNode, rule: RuleSeen, why: str, files: list[FileSeen]) -> str:
     if why == Update.RETURNED:
-        kept = rule.ours is not None and rule.ours.keep
-        return "a person's note to keep it goes, for it is back." if kept else "its mark for removal is taken back."
+        return f"{_returned(rule)}, for it is back."
     if why == Update.ENDING:
         return f"its rule, which ends {at(rule.ends) if rule.ends else 'soon'}, stays."
     if why == Update.META:
         return "the rule's meta gets PhEDEx's group and custodial flag."
-    todo = sum(bool(file.differs) for file in files)
+    todo = sum(bool(file.differs) for file in files if file.phedex)
+    if rule.ours is not None and rule.ours.ordering and not todo:
+        return "a transfer that Rucio queued for its rule is withdrawn."
     good = f"its rule has {rule.locks[0]:,} good locks of {count(block.files, 'file')}"
     return f"{good}; {count(todo, 'file')} to bring." if todo else f"{good}."
+
+
+def _returned(rule: RuleSeen) -> str:
+    """What is taken back of a block that PhEDEx has again: an approval of it is used up with that."""
+    assert rule.ours is not None
+    if rule.ours.keep:
+        return "a person's note to keep it goes"
+    return "its mark for removal is taken back" if rule.ours.marked else "the note that it was held goes"

@@ -1,25 +1,31 @@
-"""What stops a mass removal? Limits over the whole site, and a person's approval of exactly one set.
+"""What stops a mass removal: limits over the whole site, and a person's approval of what is held on record.
 
 What would be gone is (marked + to remove), of all our rules at the RSE. Marks stand in Rucio itself, so small steps
 within the time of grace add up without a store. A mark is its own permission, with one exception: plans made at the
 same moment do not see each other's marks, so marks that nobody approved are held where they pass the budget together.
+What is held is on record in its rule, and an approval covers what was on record when a person looked.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import msgspec
 from msgspec import Struct
 
-from common.sync.diff import Removal
+from common.names import dataset_of
+from common.sync import approvals
+from common.sync.marks import Hold, Removal
 from common.sync.words import count, percent, size
 
 OWN_FROM = 10  # a dataset's own share counts from so many rules up: one of nine blocks is no mass
 CHECKSUM_LENGTH = 16
+_NO_TIME = datetime.fromtimestamp(0, UTC)
 
 
 class Limit(StrEnum):
@@ -34,8 +40,11 @@ class Limit(StrEnum):
     BYTES = "bytes"
     SHRUNK = "shrunk"
     MARKED = "marked"
+    LOCKED = "locked"
     TAPE = "tape"
     CUSTODIAL = "custodial"
+    NOWHERE = "nowhere"
+    UNPROVEN = "unproven"
     UNKNOWN = "unknown"
 
 
@@ -46,16 +55,20 @@ class Budget(Struct, frozen=True, kw_only=True):
     blocks: int = 1_000
     bytes: int = 1_000_000_000_000_000
     hold_custodial: bool = True
+    hold_nowhere: bool = True
     hold_unknown: bool = True
     allow_clean: bool = False
 
 
 class Leaving(Struct, frozen=True, gc=False):
-    """A block that would be marked: why, its bytes (0 where PhEDEx has no figure any more), and whether custodial."""
+    """A block that would be marked, or is to be marked again for a worse reason."""
 
     why: Removal
-    bytes: int = 0
+    bytes: int = 0  # 0 where PhEDEx has no figure any more
     custodial: bool = False
+    locked: bool = False  # a person locked our rule
+    marked: bool = False  # it has a mark already, for a milder reason
+    hold: Hold | None = None  # since when a person is asked about it, on record
 
 
 class Tally(Struct, frozen=True):
@@ -67,31 +80,29 @@ class Tally(Struct, frozen=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """All that the guard looks at.
-
-    `remove`: what would be marked. `pending`: what is marked, within the same selection, with the reason read now.
-    `site`: all our rules at the RSE; `own`: those of the dataset pattern where one was asked for. `spent_bytes`: of all
-    that is marked at the RSE. `present`: complete blocks that PhEDEx lists; `standing`: our rules that should be among
-    them (not marked, not kept by a person, not ending). `loose`: the marks at the RSE that no person approved and that
-    are not swept, with their bytes. `doubt`: why the reasons and bytes could not be found out, if so. `command`:
-    what was asked for, as a person would type it.
-    """
+    """All that the guard looks at."""
 
     node: str
     rse: str
-    command: str
+    dataset: str = "*"  # the pattern that was asked for
+    command: str  # what was asked for, as a person would type it
     budget: Budget
-    remove: Mapping[str, Leaving]
-    pending: Mapping[str, Removal] = field(default_factory=dict)
-    site: Tally
-    own: Tally | None = None
-    spent_bytes: int = 0
-    present: int
-    standing: int
-    loose: Mapping[str, int] = field(default_factory=dict)
+    at: datetime = _NO_TIME  # when the plan began to read
+    remove: Mapping[str, Leaving]  # what would be marked
+    pending: Mapping[str, Removal] = field(default_factory=dict)  # what is marked in the same selection: why, read now
+    marked_at: Mapping[str, int] = field(default_factory=dict)  # since when those are marked (epoch seconds)
+    locked: Set[str] = frozenset()  # those of them whose rule a person locked
+    site: Tally  # all our rules at the RSE
+    own: Tally | None = None  # those of the dataset pattern where one was asked for
+    spent_bytes: int = 0  # of all that is marked at the RSE
+    present: int  # complete blocks that PhEDEx lists
+    standing: int  # our rules that should be among them: not marked, kept, ending, or proven to be gone everywhere
+    proven: int = 0  # our rules whose block is proven to be gone everywhere: an empty list is no wonder then
+    loose: Mapping[str, int] = field(default_factory=dict)  # marks that nobody approved and that stand, with bytes
     tape: bool = False
-    doubt: str = ""
-    approve: str = ""
+    doubt: str = ""  # why the reasons and bytes could not be found out, if so
+    approve: str = ""  # the code of an approval
+    lifetime: float = 86_400  # seconds that an approval lasts
 
 
 class Stop(Struct, frozen=True):
@@ -103,26 +114,23 @@ class Stop(Struct, frozen=True):
 
 
 class Ruling(Struct, frozen=True, kw_only=True):
-    """Which blocks may be marked, which are held and by which limit, and with which numbers that was decided.
-
-    `share`, `number`, `bytes`: what would be marked then if all of it were, what is marked already included.
-    `checksum`: of that set; it stays the same while blocks go from *to mark* to *marked*. `command`: what would let
-    exactly this set pass; "" where nothing is held, or where no approval helps. `sweep`: whether marks may be acted on;
-    `kept`: those that may not all the same, for they passed the budget together.
-    """
+    """Which blocks may be marked, which are held and by which limit, and with which numbers that was decided."""
 
     allowed: list[str]
     held: dict[str, Limit]
     stops: list[Stop]
-    share: float
-    number: int
-    marked: int
-    bytes: int
-    checksum: str
-    command: str
-    approved: bool
-    sweep: bool
-    kept: list[str] = []
+    share: float  # of the site's rules that would be marked then if all of it were, what is marked already included
+    number: int  # the same as a number of blocks
+    marked: int  # those that are marked already
+    bytes: int  # the same in bytes
+    checksum: str  # of that set; it stays the same while blocks go from *to mark* to *marked*
+    command: str  # what lets pass what is held and on record now; "" where nothing is held or no approval helps
+    everywhere: str = ""  # the same for all nodes, where all that is held is of one dataset
+    approved: list[str] = []  # the blocks, to be marked or marked, that a person's approval covers
+    approval: str = ""  # its code, where it covers any
+    sweep: bool  # whether marks may be acted on
+    kept: list[str] = []  # those that may not all the same
+    record: list[str] = []  # held blocks that are to be put on record
 
     @property
     def limit(self) -> Limit | None:
@@ -131,31 +139,51 @@ class Ruling(Struct, frozen=True, kw_only=True):
 
 
 def rule(case: Case) -> Ruling:
-    """The guard's decision. An approval lets pass exactly the set whose checksum it is, else it lets pass nothing."""
+    """The guard's decision. An approval lets pass what it covers; what it does not is judged as without one."""
     loose = sorted(case.pending.keys() & case.loose.keys())
     over = list(_over(case)) if loose else []
-    asks = bool(case.remove or over)
-    final = list(_final(case)) if asks else []
-    approved = asks and not final and case.approve == checksum_of(case)
-    single = {} if approved or final else dict(_single(case))
-    whole = final if approved or final else list(_whole(case, single))
-    held = dict.fromkeys(case.remove, whole[0].limit) | single if whole else single
-    kept = loose if over and not approved else []
-    stops = whole + (over if kept and not final else []) + _of_single(single)
+    final = list(_final(case)) if case.remove or over else []
+    covered = set() if any(_final(case)) else _covered(case)
+    locked = {name: Limit.LOCKED for name, one in case.remove.items() if one.locked}
+    single = {} if final else {n: limit for n, limit in _single(case) if n not in covered and n not in locked}
+    whole = final or list(_whole(case, single.keys() | locked.keys(), covered))
+    rest = case.remove.keys() - covered - locked.keys() - single.keys()
+    held = locked | (dict.fromkeys(case.remove.keys() - locked.keys() - covered, whole[0].limit) if whole else single)
+    if covered and not held.keys() - locked.keys():
+        whole = []  # an approval covers all that it would have held
+    believed = not any(_distrust(case))
+    kept = set(case.locked) | ((set(loose) - covered) if over else set())
+    kept |= set() if believed or not covered else case.pending.keys() - covered
+    stops = whole + (over if over and set(loose) - covered and not final else []) + _of_single(single, locked, case)
+    new = sum(not one.marked for one in case.remove.values())
     return Ruling(
-        allowed=sorted(case.remove.keys() - held.keys()),
+        allowed=sorted((rest if not whole else set()) | (covered & case.remove.keys())),
         held=dict(sorted(held.items())),
         stops=stops,
-        share=_share(case.site, len(case.remove)),
-        number=case.site.marked + len(case.remove),
+        share=_share(case.site, new),
+        number=case.site.marked + new,
         marked=case.site.marked,
-        bytes=case.spent_bytes + sum(one.bytes for one in case.remove.values()),
+        bytes=case.spent_bytes + sum(one.bytes for one in case.remove.values() if not one.marked),
         checksum=checksum_of(case),
-        command=_command(case) if (held or kept) and _may_be_approved(case) else "",
-        approved=approved,
-        sweep=approved or not any(_distrust(case)),
-        kept=kept,
+        command=_command(case)
+        if (held.keys() - locked.keys() or kept - case.locked) and _may_be_approved(case)
+        else "",
+        everywhere=_everywhere(case, held.keys() - locked.keys()) if _may_be_approved(case) else "",
+        approved=sorted(covered),
+        approval=case.approve if covered else "",
+        sweep=believed or bool(covered),
+        kept=sorted(kept),
+        record=sorted(held.keys() - locked.keys()) if _may_be_approved(case) else [],
     )
+
+
+def _covered(case: Case) -> set[str]:
+    """The blocks that the approval covers: held on record when the person looked, or marked by then."""
+    since = approvals.time_of(case.approve)
+    if not since:
+        return set()
+    held = {n for n, one in case.remove.items() if not one.locked and approvals.covers(since, one.hold, one.why)}
+    return held | {n for n in case.pending if n not in case.locked and 0 < case.marked_at.get(n, 0) <= since}
 
 
 def checksum_of(case: Case) -> str:
@@ -173,13 +201,20 @@ def _final(case: Case) -> Iterator[Stop]:
     """What stops everything, an approval too."""
     if case.doubt:
         yield Stop(Limit.DOUBT, f"why blocks are missing and how large they are could not be found out: {case.doubt}")
-    elif case.approve and case.approve != checksum_of(case):
-        yield Stop(
-            Limit.APPROVAL,
-            f"{case.approve} was approved, but what would be marked now is {checksum_of(case)}: look again",
-        )
-    elif case.approve and _is_empty(case) and not case.budget.allow_clean:
+    elif case.approve and (problem := _problem(case)):
+        yield Stop(Limit.APPROVAL, f"{problem}: look again")
+    elif case.approve and _is_empty(case) and not case.budget.allow_clean and not _is_all_covered(case):
         yield _empty(case)
+
+
+def _is_all_covered(case: Case) -> bool:
+    """True where all of a dataset is on record as held, by plans of the whole site: its own list is rightly empty."""
+    return case.own is not None and len(_covered(case)) >= case.own.rules
+
+
+def _problem(case: Case) -> str:
+    at = int(case.at.timestamp())
+    return approvals.problem_of(case.approve, case.node, case.dataset, at=at, lifetime=case.lifetime)
 
 
 def _may_be_approved(case: Case) -> bool:
@@ -199,7 +234,8 @@ def _distrust(case: Case) -> Iterator[Stop]:
 
 
 def _is_empty(case: Case) -> bool:
-    return case.present == 0 and case.site.rules > 0
+    """An empty list is a wonder where a block should be there that is not proven to be gone everywhere."""
+    return case.present == 0 and (case.own or case.site).rules > case.proven
 
 
 def _empty(case: Case) -> Stop:
@@ -219,14 +255,15 @@ def _counts(own: Tally | None) -> bool:
     return own is None or own.rules >= OWN_FROM
 
 
-def _whole(case: Case, single: Mapping[str, Limit]) -> Iterator[Stop]:
-    """The limits that hold all of it, for the blocks beside those that are held one by one."""
+def _whole(case: Case, single: Collection[str], covered: Collection[str]) -> Iterator[Stop]:
+    """The limits that hold all of it, for the blocks beside those that are held one by one or approved."""
     distrusted = list(_distrust(case))
     yield from (stop for stop in distrusted if stop.limit is Limit.EMPTY)
-    rest = [one for name, one in case.remove.items() if name not in single]
+    rest = {name: one for name, one in case.remove.items() if name not in single and name not in covered}
     if rest:
-        yield from _shares(case, len(rest))
-        yield from _totals(case, rest)
+        spent = [one for name, one in case.remove.items() if name in covered]
+        yield from _shares(case, sum(not one.marked for one in [*rest.values(), *spent]))
+        yield from _totals(case, [*rest.values(), *spent])
     yield from (stop for stop in distrusted if stop.limit is Limit.SHRUNK)
 
 
@@ -241,11 +278,11 @@ def _shares(case: Case, number: int) -> Iterator[Stop]:
 
 
 def _totals(case: Case, rest: Collection[Leaving]) -> Iterator[Stop]:
-    budget = case.budget
-    if case.site.marked + len(rest) > budget.blocks:
-        says = f"would mark {_of(case.site, len(rest))}, limit {budget.blocks:,} at one time"
+    budget, new = case.budget, [one for one in rest if not one.marked]
+    if case.site.marked + len(new) > budget.blocks:
+        says = f"would mark {_of(case.site, len(new))}, limit {budget.blocks:,} at one time"
         yield Stop(Limit.BLOCKS, says, budget.blocks)
-    if (total := case.spent_bytes + sum(one.bytes for one in rest)) > budget.bytes:
+    if (total := case.spent_bytes + sum(one.bytes for one in new)) > budget.bytes:
         yield Stop(Limit.BYTES, f"would mark {size(total)}, limit {size(budget.bytes)} at one time", budget.bytes)
 
 
@@ -257,16 +294,24 @@ def _over(case: Case) -> Iterator[Stop]:
     budget, number = case.budget, len(case.loose)
     if number < 2:
         return
+    yield from over_by_number(number, case.site.rules, budget)
     says = f"{count(number, 'mark')} that nobody approved: "
-    if (share := number / max(case.site.rules, 1)) > budget.share:
-        of = f"{percent(share)} of {count(case.site.rules, 'rule')}"
-        yield Stop(Limit.MARKED, f"{says}{of}, limit {percent(budget.share)}", budget.share)
-    if number > budget.blocks:
-        yield Stop(Limit.MARKED, f"{says}limit {budget.blocks:,} at one time", budget.blocks)
     if (total := sum(case.loose.values())) > budget.bytes:
         yield Stop(Limit.MARKED, f"{says}{size(total)}, limit {size(budget.bytes)} at one time", budget.bytes)
     if case.doubt:
         yield Stop(Limit.MARKED, f"{says}their bytes are not known", budget.bytes)
+
+
+def over_by_number(number: int, rules: int, budget: Budget) -> Iterator[Stop]:
+    """Why so many marks that nobody approved are too many for a site of so many rules; two or more of them."""
+    if number < 2:
+        return
+    says = f"{count(number, 'mark')} that nobody approved: "
+    if (share := number / max(rules, 1)) > budget.share:
+        of = f"{percent(share)} of {count(rules, 'rule')}"
+        yield Stop(Limit.MARKED, f"{says}{of}, limit {percent(budget.share)}", budget.share)
+    if number > budget.blocks:
+        yield Stop(Limit.MARKED, f"{says}limit {budget.blocks:,} at one time", budget.blocks)
 
 
 def _share(tally: Tally, number: int) -> float:
@@ -281,29 +326,54 @@ def _of(tally: Tally, number: int) -> str:
 def _single(case: Case) -> Iterator[tuple[str, Limit]]:
     """The blocks that a person must approve, whatever their number."""
     for name, one in case.remove.items():
-        if case.budget.hold_custodial and case.tape:
-            yield name, Limit.TAPE
-        elif case.budget.hold_custodial and one.custodial:
-            yield name, Limit.CUSTODIAL
-        elif case.budget.hold_unknown and one.why is Removal.UNKNOWN:
-            yield name, Limit.UNKNOWN
+        limit = single_limit(one.why, case.budget, tape=case.tape, custodial=one.custodial)
+        if limit is not None:
+            yield name, limit
+
+
+def single_limit(why: Removal, budget: Budget, *, tape: bool, custodial: bool) -> Limit | None:
+    """Why a person must approve one block's removal, whatever the numbers say; None where nobody need."""
+    if budget.hold_custodial and tape:
+        return Limit.TAPE
+    if budget.hold_custodial and custodial:
+        return Limit.CUSTODIAL
+    if why is Removal.UNPROVEN:
+        return Limit.UNPROVEN
+    if why is Removal.NOWHERE and budget.hold_nowhere:
+        return Limit.NOWHERE
+    return Limit.UNKNOWN if why is Removal.UNKNOWN and budget.hold_unknown else None
 
 
 _WHY_SINGLE = {
-    Limit.TAPE: "on tape",
-    Limit.CUSTODIAL: "custodial",
-    Limit.UNKNOWN: "not known to PhEDEx any more",
+    Limit.TAPE: "on tape: only a person removes such",
+    Limit.CUSTODIAL: "custodial: only a person removes such",
+    Limit.NOWHERE: "deleted everywhere in PhEDEx, so this is the last copy: only a person removes such",
+    Limit.UNPROVEN: "listed nowhere in PhEDEx, and nothing tells of a deletion: only a person removes such",
+    Limit.UNKNOWN: "not known to PhEDEx any more: only a person removes such",
 }
+_LOCKED = "whose rule a person locked: it stays until that person unlocks it"
 
 
-def _of_single(held: Mapping[str, Limit]) -> list[Stop]:
+def _of_single(held: Mapping[str, Limit], locked: Collection[str], case: Case) -> list[Stop]:
     numbers = {limit: sum(one is limit for one in held.values()) for limit in _WHY_SINGLE}
-    return [
-        Stop(limit, f"{count(number, 'block')} {_WHY_SINGLE[limit]}: only a person removes such")
-        for limit, number in numbers.items()
-        if number
+    number = len({*locked, *case.locked})
+    found = [Stop(Limit.LOCKED, f"{count(number, 'block')} {_LOCKED}")] if number else []
+    return found + [
+        Stop(limit, f"{count(number, 'block')} {_WHY_SINGLE[limit]}") for limit, number in numbers.items() if number
     ]
 
 
 def _command(case: Case) -> str:
-    return f"{case.command} --approve {checksum_of(case)} --reason '…'"
+    code = approvals.code_of(case.at, approvals.scope_of(case.node, case.dataset))
+    return f"{case.command} --approve {code} --reason '…'"
+
+
+def _everywhere(case: Case, held: Collection[str]) -> str:
+    """One approval for all nodes, where all that is held belongs to one dataset and is gone everywhere."""
+    datasets = {dataset_of(name) for name in held}
+    gone = all(case.remove[name].why in (Removal.NOWHERE, Removal.UNPROVEN, Removal.UNKNOWN) for name in held)
+    if len(datasets) != 1 or not gone:
+        return ""
+    (dataset,) = datasets
+    code = approvals.code_of(case.at, approvals.scope_of(approvals.EVERYWHERE, dataset))
+    return f"phedex-rucio sync dataset {shlex.quote(dataset)} --approve {code} --reason '…'"

@@ -1,11 +1,11 @@
-"""How is a mark taken back? A person's note in its place, until PhEDEx has the block again or a person clears it."""
+"""How a mark is taken back: by a note in the rule's comment, until PhEDEx has the block again or it is cleared."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from enum import StrEnum
 
-from common.sync.catalogue import GONE_CYCLE, GONE_SINCE, KEEP, MARK
+from common.sync.marks import GONE_CYCLE, GONE_SINCE, Keep, keep_of
 
 Meta = Mapping[str, object]
 
@@ -16,30 +16,21 @@ class Undone(StrEnum):
     KEPT = "kept"
     CLEARED = "cleared"
     SWEPT = "swept"
+    UNSURE = "unsure"
     NOT_MARKED = "not_marked"
     NO_RULE = "no_rule"
 
 
-def is_meant(meta: Meta, name: str, asked: Container[str], *, clear: bool) -> bool:
-    """True for a rule whose block was named, or whose mark (or, to clear, whose note) is of a cycle that was named."""
+def is_meant(meta: Meta, comment: str | None, name: str, asked: Container[str], *, clear: bool) -> bool:
+    """True for a rule whose block was named, or whose mark (or, to clear, whose keep) is of a cycle that was named."""
     if name in asked:
         return True
-    note = meta.get(KEEP)
     if clear:
-        return isinstance(note, Mapping) and note.get("cycle") in asked
+        keep = keep_of(meta, comment)
+        return keep is not None and keep.cycle != "" and keep.cycle in asked
     return GONE_SINCE in meta and meta.get(GONE_CYCLE) in asked
 
 
-def kept(meta: Meta, by: str, at: str) -> dict[str, object] | None:
-    """The meta with who kept the block and when in place of its mark; all else as it was. None where it has no mark."""
-    if GONE_SINCE not in meta:
-        return None
-    note = {"by": by, "at": at, "cycle": meta.get(GONE_CYCLE, "")}
-    return {key: value for key, value in meta.items() if key not in MARK} | {KEEP: note}
-
-
-def cleared(meta: Meta) -> dict[str, object] | None:
-    """The meta without a person's note: the block may be marked again. None where there is none."""
-    if KEEP not in meta:
-        return None
-    return {key: value for key, value in meta.items() if key != KEEP}
+def kept(meta: Meta, by: str, at: str) -> Keep | None:
+    """A person's keep of a marked rule, with the cycle whose mark that is; None where it has no mark."""
+    return Keep(by, at, str(meta.get(GONE_CYCLE) or "")) if GONE_SINCE in meta else None

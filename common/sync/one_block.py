@@ -134,10 +134,29 @@ class Policy(Struct, frozen=True, kw_only=True):
     listed_at: str = ""
 
 
+class Sweeping(Struct, frozen=True, kw_only=True):
+    """A sweep that somebody has announced at an RSE: by which attribute, who, of which cycle, and how long it counts.
+
+    `blocks`: how many it is about. One that nobody can read (no `since`) is about every block, and counts for ever.
+    """
+
+    key: str
+    by: str = ""
+    cycle: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    blocks: int = 0
+
+    def is_live(self, at: datetime) -> bool:
+        """True while it may still be carried out."""
+        return self.until is None or at < self.until
+
+
 class Place(Struct, frozen=True, kw_only=True):
     """The site in Rucio: its RSE ("" for none, and why), the owner of our rules, the switch and the notes beside it.
 
-    `unclear`: Rucio has something for the node that cannot be used as it is; `why_none` says what.
+    `unclear`: Rucio has something for the node that cannot be used as it is; `why_none` says what. `sweeping`: the
+    sweeps of the block that are announced there.
     """
 
     rse: str = ""
@@ -149,6 +168,7 @@ class Place(Struct, frozen=True, kw_only=True):
     turned: tuple[str, str, str] = ("", "", "")  # by whom, when, why
     handed_over: str = ""
     unreadable: str = ""
+    sweeping: tuple[Sweeping, ...] = ()
 
 
 class LastCopy(Struct, frozen=True, kw_only=True):
@@ -242,6 +262,11 @@ class Facts(Struct, frozen=True, kw_only=True):
     def source(self) -> str:
         """The node whose list counts: the node itself, or for tape its sibling."""
         return self.policy.listed_at or self.node
+
+    @property
+    def sweeping(self) -> list[Sweeping]:
+        """The sweeps of the block that are announced at the RSE and may still be carried out."""
+        return [one for one in self.place.sweeping if one.is_live(self.at)] if self.place else []
 
     @property
     def ours(self) -> list[RuleSeen]:

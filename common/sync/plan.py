@@ -11,6 +11,7 @@ from msgspec import Struct
 from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse
 from common.sync.diff import Difference
 from common.sync.guard import Ruling
+from common.sync.marks import Removal
 
 # So long after its plan began to read a batch may still remove; after that it only adds. Ten minutes less than the
 # usual time of grace, for a write that is under way and clocks that differ: when a mark is due, all marks are there of
@@ -36,15 +37,7 @@ class Sizes(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What a sync of one node would do, in order of name. `after`: the last name of a page that has more behind it.
-
-    `work`: the missing and to-update names of this page. `remove`: what should not be there, with the reason.
-    `pending`: what is marked for removal already, with the time from which it may be swept (None: never by itself).
-    `removals`: why this plan removes nothing at all, "" where it may; then `ruling` is the guard's word on `remove`.
-    `sweep`: the marked blocks that are due; `unswept`: those that stay, for PhEDEx's list is not believed or too many
-    were marked. `approve`: marked blocks whose marks a person approves with this plan.
-    `existing`: our rules at the RSE; `present`: complete blocks that PhEDEx says are there.
-    """
+    """What a sync of one node would do, in order of name."""
 
     node: str
     rse: str
@@ -52,29 +45,33 @@ class Plan(Struct, frozen=True, kw_only=True):
     dataset: str
     missing: list[str]
     update: dict[str, str]
-    remove: dict[str, str]
-    pending: dict[str, datetime | None]
+    remove: dict[str, str]  # what should not be there, with the reason
+    pending: dict[str, datetime | None]  # marked already: when it may be swept (None: never by itself)
     empty: list[str]
     same: int
-    existing: int
-    present: int
-    work: list[str]
-    after: str
+    existing: int  # our rules at the RSE
+    present: int  # complete blocks that PhEDEx says are there
+    work: list[str]  # the missing and to-update names of this page
+    after: str  # the last name of a page that has more behind it
     left: int
     adds: Sizes
     as_of: datetime | None
     ignored: list[str]
     doubts: list[str]
-    removals: str = ""
-    ruling: Ruling | None = None
-    sweep: list[str] = []
-    unswept: list[str] = []
-    approve: list[str] = []
+    kept: dict[str, str] = {}  # what should not be there and stays, for it may be the last copy: why
+    unmark: list[str] = []  # what stays and is marked or held still
+    removals: str = ""  # why this plan removes nothing at all, "" where it may
+    ruling: Ruling | None = None  # then the guard's word on `remove`
+    sweep: list[str] = []  # the marked blocks that are due
+    unswept: list[str] = []  # those that stay: PhEDEx's list is not believed, too many were marked, a rule is locked
+    approve: list[str] = []  # marked blocks whose marks a person approves with this plan
+    files: str = ""  # why files that PhEDEx lists no more stay in their blocks, "" where they may leave
+    files_held: bool = False  # that is since there are too many of them
 
     @property
     def in_sync(self) -> bool:
-        """True where nothing is to add, update or remove, and nothing was doubted."""
-        return not (self.missing or self.update or self.remove or self.doubts)
+        """True where nothing is to add, update or remove, and nothing was doubted or is kept."""
+        return not (self.missing or self.update or self.remove or self.doubts or self.kept)
 
     @property
     def mark(self) -> list[str]:
@@ -83,17 +80,16 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 class Removals(Struct, frozen=True, kw_only=True):
-    """What a plan may remove: why nothing at all if so, the guard's word, and how long marks last.
+    """What a plan may remove, and how long marks last."""
 
-    `at`: the time before the first of the two readings. `keep_partial`: a marked block of which PhEDEx has some files
-    at the node is not swept.
-    """
-
-    at: datetime
-    none: str = ""
-    ruling: Ruling | None = None
+    at: datetime  # the time before the first of the two readings
+    none: str = ""  # why nothing at all, if so
+    ruling: Ruling | None = None  # the guard's word
     grace: float = 0
-    keep_partial: bool = False
+    apart: float = 0  # so long after its mark *nowhere* may be read a second time, where nobody approved it
+    keep_partial: bool = False  # a marked block of which PhEDEx has some files at the node is not swept
+    files: str = ""  # why no files that PhEDEx lists no more may leave
+    files_held: bool = False  # that is since they are too many
 
 
 class Marks(Struct, frozen=True, kw_only=True):
@@ -150,6 +146,10 @@ def make_plan(
         as_of=reading.as_of,
         ignored=reading.ignored,
         doubts=[f"{doubt.pattern}: {doubt.reason}" for doubt in reading.doubts],
+        kept={name: str(why) for name, why in found.kept.items()},
+        unmark=[] if removals.none else found.unmark,
+        files=removals.files or removals.none,
+        files_held=removals.files_held,
         removals=removals.none,
         ruling=removals.ruling,
         sweep=marks.sweep,
@@ -164,13 +164,17 @@ def marks_of(reading: Reading, rules: Mapping[str, RuleAtRse], found: Difference
     The time before the readings, so that all marks of plans that overlapped are among them: a permission to mark is
     shorter than the time of grace.
     """
-    due_at = {name: _due_at(rules[name], removals) for name in found.pending}
+    due_at = {name: _due_at(rules[name], one.why, removals) for name, one in found.pending.items()}
     partial = reading.blocks if removals.keep_partial else {}
-    due = [name for name, at in due_at.items() if at and at <= removals.at and name not in partial]
+    due = [
+        name
+        for name, at in due_at.items()
+        if at and at <= removals.at and name not in partial and not found.pending[name].stays
+    ]
     ruling = removals.ruling
     kept = set(ruling.kept) if ruling and ruling.sweep else set(due)
     sweep = [name for name in due if name not in kept] if ruling else []
-    approved = found.pending if ruling and ruling.approved else {}
+    approved = [name for name in ruling.approved if name in found.pending] if ruling else []
     return Marks(
         due_at=due_at,
         sweep=sweep,
@@ -179,10 +183,13 @@ def marks_of(reading: Reading, rules: Mapping[str, RuleAtRse], found: Difference
     )
 
 
-def _due_at(rule: RuleAtRse, removals: Removals) -> datetime | None:
+def _due_at(rule: RuleAtRse, why: Removal, removals: Removals) -> datetime | None:
     """When a marked rule's time of grace is over; None for a mark whose time nobody can read."""
+    grace = removals.grace
+    if why is Removal.NOWHERE and not rule.approved:
+        grace = max(grace, removals.apart)
     try:
-        return datetime.fromtimestamp(rule.gone_since, UTC) + timedelta(seconds=removals.grace)
+        return datetime.fromtimestamp(rule.counts_from, UTC) + timedelta(seconds=grace)
     except (OverflowError, ValueError):
         return None
 

@@ -39,7 +39,7 @@ AGAIN = frozenset({"retry", "away", "handed_back", "lost"})
 BLOCKS = (
     "in_sync", "added", "updated", "revived", "would_add", "would_update", "withheld", "conflicts", "not_at_node",
     "ruled_late", "empty", "doubtful", "would_mark", "would_sweep", "marked", "pending", "swept", "kept_last_copy",
-    "left_out", "adopted", "failed",
+    "locked", "left_out", "adopted", "failed",
 )  # fmt: skip
 FILES = {"files": "added", "files_removed": "removed", "files_revived": "revived"}
 BYTES = {"bytes": "added", "bytes_removed": "removed"}

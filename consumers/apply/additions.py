@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from common.messages.meta import now
 from common.phedex.client import Phedex
-from common.phedex.trust import FilesMissing
+from common.rucio import announcements
+from common.rucio import replicas as store
+from common.rucio import rules as rucio_rules
+from common.rucio.rses import attributes_of
 from common.rucio.session import Rucio
 from common.sync.catalogue import RuleAtRse
 from common.sync.diff import Update, update_reason
@@ -51,9 +55,11 @@ def bring(sides: Sides, batch: Batch, names: list[str], *, thorough: bool = Fals
     names = batch.open(names)
     found = rules.find(sides.rucio, batch.site, names, thorough=thorough)
     reasons = {name: reason(batch, found, name) for name in names if name in found.ours}
+    doubtful = _heed_announcements(sides, batch, names, reasons)
     for name, why in reasons.items():
-        if why is None and not batch.deep:
+        if why is None and not batch.deep and name not in doubtful and name not in batch.fates:
             batch.end(name, Fate.IN_SYNC)
+    names = batch.open(names)
     if batch.dry:
         return _plan(batch, names, reasons)
     deeper = [name for name in batch.open(names) if batch.deep or reasons.get(name) is not Update.META]
@@ -67,6 +73,22 @@ def bring(sides: Sides, batch: Batch, names: list[str], *, thorough: bool = Fals
     _complete(chunk, batch.open(deeper))
     _change(chunk, [name for name in batch.open(names) if name in found.ours])
     return _add(chunk, [name for name in batch.open(names) if name in batch.whole])
+
+
+def _heed_announcements(sides: Sides, batch: Batch, names: list[str], reasons: dict[str, Update | None]) -> set[str]:
+    """Blocks of which a sweep is announced here wait; returns those of which one expired, to be compared file by file.
+
+    Where a marked block has come back the announcements are read anew: its sweep may have begun since.
+    """
+    found = batch.site.announced
+    if any(why is Update.RETURNED for why in reasons.values()):
+        found = tuple(announcements.of(attributes_of(sides.rucio, batch.site.rse) or {}))
+    at, lifetime = now().timestamp(), sides.rucio.main.announcement_lifetime
+    for name in announcements.about([one for one in found if one.is_live(at, lifetime)], names):
+        batch.end(
+            name, Fate.PENDING, f"{name}: a sweep of it is announced at {batch.site.rse}: left for the next cycle"
+        )
+    return announcements.about([one for one in found if not one.is_live(at, lifetime)], names)
 
 
 def reason(batch: Batch, found: Found, name: str) -> Update | None:
@@ -86,11 +108,9 @@ def _plan(batch: Batch, names: list[str], reasons: dict[str, Update | None]) -> 
 
 def _read_files(phedex: Phedex, batch: Batch, names: list[str]) -> None:
     unread = [name for name in names if name not in batch.files]
-    files, doubts = phedex.files_at(batch.node, unread) if unread else ({}, {})
+    figures = {name: (batch.blocks[name].files, batch.blocks[name].bytes) for name in unread}
+    files, doubts = phedex.files_at(batch.node, unread, figures) if unread else ({}, {})
     batch.files |= {name: {file.name: file for file in listed} for name, listed in files.items()}
-    for name in files:
-        if (listed := len(batch.files[name])) < batch.blocks[name].files:
-            doubts[name] = FilesMissing(f"{listed} are listed, and the block has {batch.blocks[name].files}")
     for name, doubt in doubts.items():
         batch.end(name, Fate.DOUBTFUL, f"{name}: its files are not trusted: {doubt}")
 
@@ -131,6 +151,10 @@ def _look_at_ruled(chunk: Chunk, name: str) -> None:
     files, inside = chunk.batch.files[name], chunk.seen.contents[name]
     _withdraw(chunk, name)
     lack = _lack(chunk, name)
+    if lack and chunk.found.ours[name].marked and _is_begun(chunk, name):
+        _go_forward(chunk, name)
+        return
+    _take_back(chunk, name)
     strangers = replicas.strangers(files, inside)
     _look_deep(chunk, name, lack)
     if lack and chunk.found.ours[name].ending:
@@ -141,6 +165,31 @@ def _look_at_ruled(chunk: Chunk, name: str) -> None:
         chunk.batch.notes[name] = f"{name}: {strangers}"
     if not lack and name in chunk.seen.attached:
         chunk.batch.whole.add(name)
+
+
+def _is_begun(chunk: Chunk, name: str) -> bool:
+    """True where replicas went from under the block's marked rule: its sweep has begun."""
+    here = [file for file in chunk.batch.files[name] if file in chunk.seen.contents[name]]
+    standing = store.standing(chunk.rucio, here)
+    return any(chunk.rse not in standing[file].states for file in here)
+
+
+def _take_back(chunk: Chunk, name: str) -> None:
+    """PhEDEx has the block back: its mark goes at once, whatever else waits, for others rely on no marked rule."""
+    rule = chunk.found.ours[name]
+    if rule.marked and not rule.ending:
+        rules.change(chunk.rucio, rule, chunk.batch.blocks[name])
+        chunk.batch.written = True
+
+
+def _go_forward(chunk: Chunk, name: str) -> None:
+    """A sweep that has begun is ended: what comes back under the old rule would have its locks miscounted (41.5.1)."""
+    for rule in chunk.found.every[name]:
+        if not rule.ending:
+            rucio_rules.end(chunk.rucio, rule.id)
+            chunk.batch.written = True
+    note = f"{name}: its sweep had begun: its rule ends, and it is added anew when Rucio has taken the rule away"
+    chunk.batch.end(name, Fate.WITHHELD, note)
 
 
 def _withdraw(chunk: Chunk, name: str) -> None:
@@ -157,8 +206,7 @@ def _hold_back(chunk: Chunk, name: str) -> None:
     """A block that cannot have its rule yet gets no replicas here either: nothing would lead to them if it left."""
     strangers = replicas.strangers(chunk.batch.files[name], chunk.seen.contents[name])
     if strangers:
-        if chunk.batch.deep:
-            _note_strangers(chunk, name)
+        _note_strangers(chunk, name)
         chunk.batch.end(name, Fate.WITHHELD, f"{name}: not added: {strangers}")
 
 
@@ -192,14 +240,17 @@ def _revive(chunk: Chunk, name: str, files: Collection[str]) -> list[str]:
 
 def _look_deep(chunk: Chunk, name: str, lack: str) -> None:
     """Of a block whose rule is there: what is left of older rules and of removals that were cut short."""
-    if not chunk.batch.deep:
+    if not (chunk.batch.deep or chunk.found.ours[name].left):
         return
     files, inside, found = chunk.batch.files[name], chunk.seen.contents[name], chunk.found
-    if orphans := deep.orphans(chunk.rucio, chunk.rse, name, inside, files):
+    if orphans := deep.orphans(chunk.rucio, chunk.rse, name, inside, files, anywhere=found.ours[name].left):
         chunk.batch.orphans[name] = sorted(orphans)
         chunk.batch.strangers.setdefault(name, {}).update(orphans)
         chunk.batch.notes[name] = f"{name}: {len(orphans)} replicas of files that left it, such as {min(orphans)}"
-    if not lack:
+    elif chunk.found.ours[name].left and not inside.keys() - files.keys():
+        rules.note_left(chunk.rucio, chunk.found.ours[name].id, {})
+        chunk.batch.written = True
+    if not lack and chunk.batch.deep:
         ended = deep.end_surplus(chunk.rucio, found.ours[name], found.every[name], len(files))
         chunk.batch.surplus_rules += ended
         chunk.batch.written |= bool(ended)

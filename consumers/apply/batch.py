@@ -35,6 +35,7 @@ class Fate(StrEnum):
     PENDING = "pending"
     SWEPT = "swept"
     KEPT_LAST_COPY = "kept_last_copy"
+    LOCKED = "locked"
 
 
 TOLD = {
@@ -43,7 +44,7 @@ TOLD = {
     "revived": (Fate.REVIVED,),
     "marked": (Fate.MARKED,),
     "swept": (Fate.SWEPT,),
-    "held": (Fate.WITHHELD, Fate.KEPT_LAST_COPY),
+    "held": (Fate.WITHHELD, Fate.KEPT_LAST_COPY, Fate.LOCKED),
     "conflicts": (Fate.CONFLICT,),
 }
 
@@ -56,7 +57,8 @@ class Batch:
     files are all known to be available at the RSE. `attached`: the files of each block that were given a replica or a
     place in it. `removed`: the files of each swept block whose replicas went; `foreign`: those that others hold.
     `found_held`: kept for a last copy, and not said by an earlier batch. `wanted_at`: the blocks that other nodes
-    should have in Rucio first. `strangers`: files of complete blocks that PhEDEx does not list. Of a deep look:
+    should have in Rucio first. `hit`: swept blocks that others came to hold meanwhile.
+    `strangers`: files of complete blocks that PhEDEx does not list. Of a deep look:
     `revived` replicas, `orphans` at the RSE in no block, and `surplus_rules` ended. `failed`: blocks that failed by
     themselves.
     """
@@ -81,6 +83,7 @@ class Batch:
     revived: dict[str, list[str]] = field(default_factory=dict)
     orphans: dict[str, list[str]] = field(default_factory=dict)
     strangers: dict[str, Files] = field(default_factory=dict)
+    hit: set[str] = field(default_factory=set)
     surplus_rules: int = 0
     written: bool = False
 
@@ -126,6 +129,7 @@ class Batch:
             "files_revived": sum(map(len, self.revived.values())),
             "orphans": sum(map(len, self.orphans.values())),
             "strangers": sum(map(len, self.strangers.values())),
+            "hit": len(self.hit),
             "surplus_rules": self.surplus_rules,
             "failed": len(self.failed),
         }

@@ -36,8 +36,15 @@ def end_surplus(rucio: Rucio, kept: RuleAtRse, every: Iterable[RuleAtRse], files
     return len(surplus)
 
 
-def orphans(rucio: Rucio, rse: str, name: str, inside: Files, files: Files) -> Files:
-    """The replicas at the RSE of files that were once in the block and are in nothing now: a removal cut short."""
+def orphans(rucio: Rucio, rse: str, name: str, inside: Files, files: Files, *, anywhere: bool = False) -> Files:
+    """The replicas at the RSE (or anywhere) of files that were once in the block and are in nothing now.
+
+    A removal was cut short.
+    """
     former = {file: one for file, one in dids.former(rucio, name).items() if file not in inside and file not in files}
     standing = replicas.standing(rucio, former)
-    return {file: former[file] for file, one in standing.items() if rse in one.states and not one.parents}
+    return {
+        file: former[file]
+        for file, one in standing.items()
+        if (rse in one.states or (anywhere and one.states)) and not one.parents
+    }

@@ -1,36 +1,45 @@
-"""In which steps does a block leave? A mark in its rule first; when the mark is old enough its replicas, then the rule.
+"""How a block leaves: a mark in its rule first; when the mark is old enough, its replicas, then the rule.
 
-A crash between any two steps leaves a marked rule, and the next batch goes on from there.
+A crash between any two steps leaves a marked rule, and the next batch goes on from there. This module decides, with
+the evidence read anew, what is put on record, marked, or due; `sweep` does the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from common.messages.commands import SyncBlocks
 from common.messages.meta import now
-from common.names import dataset_of
 from common.rucio import dids, replicas
 from common.rucio import rules as rucio_rules
-from common.rucio.dids import Attachment
-from common.rucio.inventory import is_ours, rule_of
-from common.rucio.rses import Switch, read_switch
-from common.rucio.session import Row, sliced
+from common.rucio.inventory import rules_at
+from common.rucio.rses import Closed, Switch, closed, read_switch
 from common.settings.model import Site
-from common.sync.catalogue import GONE_APPROVED, GONE_BY, GONE_CYCLE, GONE_SINCE, GONE_WHY, RuleAtRse
-from common.sync.diff import Removal, Surplus
+from common.sync import approvals, guard, marks
+from common.sync.catalogue import RuleAtRse
+from common.sync.guard import Budget, over_by_number, single_limit
+from common.sync.marks import (
+    DESTROYING,
+    GONE_APPROVED,
+    GONE_BY,
+    GONE_CYCLE,
+    GONE_SINCE,
+    GONE_WHY,
+    Hold,
+    Removal,
+    permits,
+)
 from common.sync.plan import PERMISSION
-from consumers.apply import claims, contents, elsewhere, rules
+from common.sync.reasons import Reason
+from common.sync.words import percent
+from consumers.apply import beyond, rules
 from consumers.apply.batch import Batch, Fate
-from consumers.apply.contents import Files
-from consumers.apply.elsewhere import Beyond
-from consumers.apply.last_copy import Elsewhere, Last, Sweep, decide
+from consumers.apply.beyond import Known, Own
 from consumers.apply.rules import Found
 from consumers.apply.sides import Sides
 
-LOCKS = ("locks_ok_cnt", "locks_replicating_cnt", "locks_stuck_cnt")
 CLOCKS = timedelta(minutes=10)  # so far apart may the clocks of two workers be
 
 
@@ -40,16 +49,37 @@ class Halted(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """The removals of a batch: by which policy, and the command that says until when and by whose approval."""
+    """The removals of a batch: by which policy, and the command that says until when and by whose approval.
+
+    `checkpoint` raises where this execution is to end. `who` it is, for the announcements of its sweeps.
+    """
 
     sides: Sides
     policy: Site
     batch: Batch
     command: SyncBlocks
+    who: str = ""
+    checkpoint: Callable[[], None] = lambda: None
+    known: dict[str, Closed] = field(default_factory=dict)
 
     @property
     def rse(self) -> str:
         return self.batch.site.rse
+
+    @property
+    def is_tape(self) -> bool:
+        """True for a tape RSE, where Rucio locks every rule by itself; read once."""
+        if self.rse not in self.known:
+            self.known[self.rse] = closed(self.sides.rucio, self.rse)
+        return self.known[self.rse].tape
+
+    def own(self, found: Mapping[str, RuleAtRse]) -> Own:
+        """This node, with its rules on some blocks."""
+        return Own(self.command.node, self.batch.site, found)
+
+    def is_locked(self, found: Iterable[RuleAtRse]) -> bool:
+        """True where a person locked one of the rules."""
+        return any(rule.locked for rule in found) and not self.is_tape
 
 
 def is_permitted(until: datetime | None) -> bool:
@@ -66,29 +96,61 @@ def candidates(batch: Batch, policy: Site, names: Iterable[str]) -> list[str]:
     return [name for name in names if name not in batch.blocks and not (keep and name in batch.partial)]
 
 
-def remove(task: Task, names: list[str]) -> None:
-    """Every block has its fate in the batch: marked, pending, swept, kept, or not ours to remove.
+def check_permission(task: Task) -> None:
+    """Raises Halted where the plan's permission has run out."""
+    if not is_permitted(task.command.removable_until):
+        raise Halted("the permission to remove it has run out")
 
-    Safe to repeat after an error. Writes only while the permission lasts and the site's switch, read again here, is on.
-    """
-    names = task.batch.open(names)
+
+def check_switch(task: Task) -> None:
+    """Raises Halted where the site's switch, read now, does not say on."""
+    switch = read_switch(task.sides.rucio, task.rse)
+    if switch is not Switch.ON:
+        raise Halted(f"the switch at {task.rse} says {switch}")
+
+
+def budget_of(policy: Site) -> Budget:
+    """The site's limits, as a batch can look at them."""
+    return Budget(
+        share=policy.max_removal_share,
+        blocks=policy.max_removal_blocks,
+        bytes=policy.max_removal_bytes,
+        hold_custodial=policy.hold_custodial,
+        hold_nowhere=policy.hold_nowhere,
+        hold_unknown=policy.hold_unknown,
+    )
+
+
+# --- what is decided of each block -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Work:
+    """The blocks of one call: our rules on them, and the evidence about each."""
+
+    found: Found
+    known: Known
+
+    def rules(self, name: str) -> list[RuleAtRse]:
+        """Our rules on the block that stand."""
+        return [rule for rule in self.found.every[name] if not rule.ending]
+
+    def why(self, name: str) -> Reason:
+        """Why the block should leave, as read now."""
+        return self.known.reasons[name]
+
+
+def look(task: Task, names: list[str]) -> Work:
+    """Our rules on the blocks, and why each should leave; every block that is not ours to remove has its fate."""
     found = _find(task, names)
-    where = task.sides.phedex.replicas_of(list(found.ours)) if found.ours else {}
+    asked = [name for name in names if name in found.ours]
+    here = [name for name in asked if name in task.batch.partial]
+    controls = task.command.controls
+    known = beyond.read(task.sides, task.own(found.ours), asked, controls=controls, here=here, locks=found.locks)
+    work = Work(found, known)
     for name in names:
-        _sort_out(task, found, where, name)
-    names = task.batch.open(names)
-    due = [name for name in names if _is_due(task, found.every[name])]
-    try:
-        if not names or _is_dry(task, names, due):
-            return
-        check_switch(task)
-        _approve(task, found, names)
-        _mark(task, found, [name for name in names if name not in due])
-        if due:
-            _sweep(task, found, where, due)
-    except Halted as reason:
-        for name in task.batch.open(names):
-            task.batch.end(name, Fate.PENDING, f"{name}: left as it is: {reason}")
+        _sort_out(task, work, name)
+    return work
 
 
 def _find(task: Task, names: list[str]) -> Found:
@@ -97,254 +159,215 @@ def _find(task: Task, names: list[str]) -> Found:
     return rules.find(task.sides.rucio, task.batch.site, names, thorough=True) if lost else found
 
 
-def _sort_out(task: Task, found: Found, where: Mapping[str, Mapping[str, bool]], name: str) -> None:
-    """Blocks without a rule of ours, with one that ends or that a person keeps, and those that PhEDEx is unsure of."""
+def _sort_out(task: Task, work: Work, name: str) -> None:
+    """Blocks without a rule of ours, with one that ends or that a person keeps or locked, and what PhEDEx has again."""
     batch = task.batch
-    if name not in found.ours:
+    if name not in work.found.ours:
         batch.end(name, Fate.NOT_AT_NODE)
-    elif where[name].get(batch.node):
+    elif work.known.where[name].complete & task.own({}).names:
         batch.end(name, Fate.DOUBTFUL, f"{name}: PhEDEx says that it is complete at {batch.node}, and that it is not")
-    elif any(rule.keep for rule in found.every[name]):
-        batch.end(name, Fate.NOT_AT_NODE)
-    elif all(rule.ending for rule in found.every[name]):
+    elif any(rule.keep for rule in work.found.every[name]) or is_whole_and_open(task, name):
+        if any(rule.marked for rule in work.rules(name)) and is_begun(task, name):
+            _go_forward(task, work, name)
+        else:
+            _unmark(task, work, name)
+            batch.end(name, Fate.NOT_AT_NODE)
+    elif not work.rules(name):
         batch.end(name, Fate.PENDING)  # swept, or ended by somebody; Rucio's cleaner has not been
+    elif task.is_locked(work.rules(name)):
+        note = f"{name}: a person locked its rule {work.rules(name)[0].id}: it stays until that person unlocks it"
+        batch.end(name, Fate.LOCKED, note)
 
 
-def _is_due(task: Task, found: list[RuleAtRse]) -> bool:
-    """True if every rule that still stands is marked, and has been for the time of grace."""
-    oldest = now().timestamp() - task.policy.removal_grace
-    return all(rule.marked and rule.gone_since <= oldest for rule in found if not rule.ending)
+def _unmark(task: Task, work: Work, name: str) -> None:
+    """What stays is marked and held no more, so that neither's age counts for anything when it is to leave again.
+
+    A keep of before stands in the meta, which is left as it is.
+    """
+    for rule in work.found.every[name] if not task.batch.dry else ():
+        if (rule.marked or rule.held_since) and not rule.ending:
+            task.batch.written |= rules.unmark(task.sides.rucio, rule.id)
 
 
-def _is_dry(task: Task, names: list[str], due: list[str]) -> bool:
-    if task.batch.dry:
-        for name in names:
-            task.batch.end(name, Fate.WOULD_SWEEP if name in due else Fate.WOULD_MARK)
-    return task.batch.dry
+def is_begun(task: Task, name: str) -> bool:
+    """True where replicas went from under the block's marked rule: its sweep has begun, and cannot be taken back."""
+    inside = dids.contents(task.sides.rucio, [name])[name]
+    return any(task.rse not in one.states for one in replicas.standing(task.sides.rucio, inside).values())
 
 
-def check_switch(task: Task) -> None:
-    switch = read_switch(task.sides.rucio, task.rse)
-    if switch is not Switch.ON:
-        raise Halted(f"the switch at {task.rse} says {switch}")
+def _go_forward(task: Task, work: Work, name: str) -> None:
+    """A keep that came too late does not leave a rule with locks on nothing: what is left of the block goes with it."""
+    note = f"{name}: kept too late, replicas of it are gone: its rule ends"
+    for rule in work.rules(name) if not task.batch.dry else ():
+        check_permission(task)
+        rucio_rules.end(task.sides.rucio, rule.id, unlock=task.is_tape)
+        task.batch.written = True
+    task.batch.end(name, Fate.PENDING, note)
 
 
-def _check_permission(task: Task) -> None:
-    if not is_permitted(task.command.removable_until):
-        raise Halted("the permission to remove it has run out")
+def is_whole_and_open(task: Task, name: str) -> bool:
+    """True for a block that PhEDEx has at the node, open, with all of its files so far: it has lost nothing."""
+    block = task.batch.partial.get(name)
+    return block is not None and block.is_open and block.here >= block.files
 
 
-# --- mark --------------------------------------------------------------------------------------------------------
+def is_due(task: Task, found: Iterable[RuleAtRse], why: Removal) -> bool:
+    """True if every rule that still stands is marked, for this reason or a worse one, and for the time of grace.
+
+    *Nowhere* is believed without a person only if it was read twice, further apart than the caches between.
+    """
+    at, grace = now().timestamp(), task.policy.removal_grace
+    apart = max(grace, task.sides.rucio.main.nowhere_apart)
+    return all(
+        rule.marked
+        and permits(rule.why, why)
+        and rule.counts_from <= at - (apart if why is Removal.NOWHERE and not rule.approved else grace)
+        for rule in found
+    )
 
 
-def _mark(task: Task, found: Found, names: list[str]) -> None:
-    """Each rule that has none has the mark; with no time of grace the blocks are swept at once."""
-    unmarked = [name for name in names if any(not (rule.marked or rule.ending) for rule in found.every[name])]
-    whys = _whys(task, unmarked, found)
+def needs_person(task: Task, rule: RuleAtRse, name: str, why: Removal) -> guard.Limit | None:
+    """Why this batch may not act on the rule without a person's approval, which is on record for one that it covers."""
+    partial = task.batch.partial.get(name)
+    custodial = rule.custodial or (partial is not None and partial.custodial)
+    tape = task.is_tape if task.policy.hold_custodial and not rule.marked else False
+    limit = single_limit(why, budget_of(task.policy), tape=tape, custodial=custodial and not rule.marked)
+    return None if limit is None or is_approved(task, rule, why) else limit
+
+
+def is_approved(task: Task, rule: RuleAtRse, why: Removal) -> bool:
+    """True where a person approved the rule's mark, or this command's approval covers what is on record in the rule."""
+    if rule.marked and rule.approved and permits(rule.why, why):
+        return True
+    since = approvals.time_of(task.command.approved)
+    if not since or since < now().timestamp() - task.sides.rucio.main.approval_lifetime - CLOCKS.total_seconds():
+        return False
+    if rule.marked and permits(rule.why, why):
+        return rule.gone_since <= since
+    return approvals.covers(since, Hold(rule.held_since, rule.held_why) if rule.held_since else None, why)
+
+
+# --- on record, and marked ---------------------------------------------------------------------------------------
+
+
+def record(task: Task, names: list[str]) -> None:
+    """The held blocks are on record as held, since the time that the plan says and for its reason.
+
+    A block whose reason is worse by now is left to the next plan: nobody has been shown that one.
+    """
+    work = look(task, task.batch.open(names))
+    since, why = task.command.held_since, marks.reason_of(task.command.held_why)
+    assert since is not None
+    if not task.batch.dry:
+        check_switch(task)
+    for name in task.batch.open(names):
+        if permits(why, work.why(name).why) and not task.batch.dry:
+            for rule in work.rules(name):
+                check_permission(task)
+                task.batch.written |= rules.hold(task.sides.rucio, rule.id, int(since.timestamp()), why)
+        task.batch.end(name, Fate.PENDING)
+
+
+def to_mark(task: Task, work: Work, names: list[str]) -> list[str]:
+    """Those of the blocks that may be marked; each of the others has its fate.
+
+    A batch asks for itself what it can: whether a person must say so, and whether the site's limits allow as many.
+    """
+    fine, free = [], 0
     for name in names:
-        _check_permission(task)
-        rules_ = [rule for rule in found.every[name] if not (rule.marked or rule.ending or rule.keep)]
-        done = [rule for rule in rules_ if rules.mark(task.sides.rucio, rule.id, _note(task, whys[name]))]
+        reason = work.why(name)
+        limits = {needs_person(task, rule, name, reason.why) for rule in work.rules(name)} - {None}
+        if reason.why is Removal.PARTLY or reason.stuck:
+            task.batch.end(name, Fate.KEPT_LAST_COPY, f"{name}: kept, it may be the last copy: {reason.why}")
+        elif limits:
+            task.batch.end(name, Fate.PENDING, f"{name}: {reason.why}: not marked before a person approves it")
+        else:
+            fine.append(name)
+            free += not all(is_approved(task, rule, reason.why) for rule in work.rules(name))
+    if free and (why := _over(task, fine)):
+        for name in fine:
+            if not all(is_approved(task, rule, work.why(name).why) for rule in work.rules(name)):
+                task.batch.end(name, Fate.PENDING, f"{name}: not marked: {why}")
+    return task.batch.open(fine)
+
+
+def _over(task: Task, names: list[str]) -> str:
+    """Why the site's limits do not allow these marks beside those that are there; "" where they do."""
+    every = rules_at(task.sides.rucio, task.batch.site)
+    marked = {name for name, rule in every.items() if rule.marked}
+    new = {name for name in names if name not in marked}
+    number, most = len(marked | new), task.policy.max_removal_share
+    if number > most * max(len(every), 1):
+        return f"{number} of {len(every)} rules would be marked, limit {percent(most)}"
+    if number > task.policy.max_removal_blocks:
+        return f"{number} rules would be marked, limit {task.policy.max_removal_blocks}"
+    return ""
+
+
+def mark(task: Task, work: Work, names: list[str]) -> list[str]:
+    """Each rule has the mark; returns the blocks that may be swept at once, where marks have no time of grace."""
+    at_once = []
+    for name in names:
+        check_permission(task)
+        why = work.why(name).why
+        done = [rule for rule in work.rules(name) if _mark_rule(task, rule, why)]
         task.batch.written |= bool(done)
-        if not (done and task.policy.removal_grace == 0):
+        _ask_others(task, work, name)
+        if done and task.policy.removal_grace == 0:
+            at_once.append(name)
+        else:
             task.batch.end(name, Fate.MARKED if done else Fate.PENDING)
-    if task.batch.open(names):
-        remove(task, task.batch.open(names))
+    return at_once
 
 
-def _approve(task: Task, found: Found, names: list[str]) -> None:
-    """Marks that were made before, or are a moment ago, say that a person approves them, where one does."""
-    rules_ = [
-        rule for name in names for rule in found.every[name] if rule.marked and not (rule.approved or rule.ending)
-    ]
-    for rule in rules_ if task.command.approved else ():
-        _check_permission(task)
-        task.batch.written |= rules.approve(task.sides.rucio, rule.id, task.command.approved)
-
-
-def _whys(task: Task, names: list[str], found: Found) -> dict[str, str]:
-    """Why each block leaves, in the words of the plan."""
-    partial = task.batch.partial
-    gone = [name for name in names if name not in partial]
-    known = task.sides.phedex.known_blocks(gone) if gone else set()
-    surplus = {
-        name: Surplus(Removal.GONE if name in known else Removal.UNKNOWN, found.ours[name].files) for name in gone
-    }
-    surplus |= {n: Surplus(Removal.INCOMPLETE, partial[n].files, partial[n].here) for n in names if n in partial}
-    return {name: str(why) for name, why in surplus.items()}
-
-
-def _note(task: Task, why: str) -> dict[str, object]:
-    meta, approved = task.command.meta, task.command.approved
+def _mark_rule(task: Task, rule: RuleAtRse, why: Removal) -> bool:
+    approved = is_approved(task, rule, why)
+    meta = task.command.meta
     note: dict[str, object] = {
         GONE_SINCE: int(now().timestamp()),
         GONE_CYCLE: meta.cycle,
-        GONE_WHY: why,
+        GONE_WHY: str(why),
         GONE_BY: meta.by,
     }
-    return note | {GONE_APPROVED: approved} if approved else note
+    note |= {GONE_APPROVED: task.command.approved} if approved else {}
+    return rules.mark(task.sides.rucio, rule.id, note)
 
 
-# --- sweep -------------------------------------------------------------------------------------------------------
+def _ask_others(task: Task, work: Work, name: str) -> None:
+    """A block that waits for a place: a node that has it whole is asked to have it in Rucio too."""
+    if work.why(name).why is Removal.WAITING and work.known.takers[name]:
+        task.batch.wanted_at.setdefault(work.known.takers[name][0], set()).add(name)
 
 
-@dataclass(frozen=True)
-class Look:
-    """What the sweep goes by: the files of each block (those that were detached before too), and where each stands.
+def approve(task: Task, work: Work, names: list[str]) -> None:
+    """Marks that were made before, or are a moment ago, say that a person approves them, where one does."""
+    for name in names if task.command.approved else ():
+        for rule in work.rules(name):
+            if rule.marked and not rule.approved and is_approved(task, rule, work.why(name).why):
+                check_permission(task)
+                task.batch.written |= rules.approve(task.sides.rucio, rule.id, task.command.approved)
 
-    `inside`: the files that each block has now.
+
+def may_sweep(task: Task, work: Work, names: list[str]) -> list[str]:
+    """Those of the due blocks that the batch itself may sweep; each of the others has its fate.
+
+    What destroys needs the settings' or a person's word for its mark; and marks that nobody approved must keep to the
+    site's limits together, for plans of one moment do not see each other's.
     """
-
-    files: dict[str, Files]
-    standing: dict[str, dict[str, replicas.Standing]]
-    inside: dict[str, Files]
-
-
-def _sweep(task: Task, found: Found, where: Mapping[str, Mapping[str, bool]], names: list[str]) -> None:
-    beyond = elsewhere.read(task.sides.sites, task.batch.site, {name: where[name] for name in names}, found.locks)
-    look = _look(task, names)
-    rows = [row for name in names for row in rucio_rules.of_dataset(task.sides.rucio, name)]
-    rules_ = [row for row in rows if is_ours(row, task.batch.site)]
-    ours = {row["id"]: rule_of(row, task.batch.site) for row in rules_}
-    names = _settled(task, look, rules_, _still_due(task, found, ours, names))
-    held = claims.claimed(task.sides.rucio, task.rse, look.standing, found.locks, rows, ours=ours)
-    sweeps, apart = _decide(task, look, beyond, held, names)
-    take(task, look, apart)
-    mend(task, sorted(apart))
-    _withdraw(task, found, [row for row in rules_ if row["name"] in sweeps])
-    take(task, look, sweeps)
-    mend(task, [name for name, sweep in sweeps.items() if sweep.lost or not beyond.elsewhere[name].anywhere])
-    for name in sweeps:
-        for rule in found.every[name]:
-            if not rule.ending:
-                _check_permission(task)
-                rucio_rules.end(task.sides.rucio, rule.id)
-                task.batch.written = True
-        task.batch.end(name, Fate.SWEPT)
-
-
-def _withdraw(task: Task, found: Found, rows: Iterable[Row]) -> None:
-    """No transfer outlives its rule: Rucio's cleaner cancels it only while the replica is there (41.5.1)."""
-    for row in rows:
-        if rucio_rules.is_ordering(row):
-            _check_permission(task)
-            task.batch.written |= rules.withdraw(task.sides.rucio, found, task.rse, row["name"], [row["id"]])
-
-
-def _look(task: Task, names: list[str]) -> Look:
-    rucio = task.sides.rucio
-    inside = dids.contents(rucio, names)
-    files = {name: dids.former(rucio, name) | inside[name] for name in names}
-    standing = replicas.standing(rucio, {file for listed in files.values() for file in listed})
-    for name, listed in files.items():
-        strays = [file for file in listed if file not in inside[name] and standing[file].parents]
-        for file in strays:  # left this block for another
-            del listed[file]
-    standings = {name: {file: standing[file] for file in listed} for name, listed in files.items()}
-    return Look(files, standings, inside)
-
-
-def _still_due(task: Task, found: Found, ours: Mapping[str, RuleAtRse], names: list[str]) -> list[str]:
-    """A person may have taken a mark back since the rules were read: what was read last counts."""
-    due = []
+    loose = False
     for name in names:
-        fresh = [ours[rule.id] for rule in found.every[name] if rule.id in ours]
-        if fresh and _is_due(task, fresh) and not any(rule.keep for rule in fresh):
-            due.append(name)
-        else:
-            task.batch.end(name, Fate.PENDING, f"{name}: its mark was taken back a moment ago")
-    return due
-
-
-def _settled(task: Task, look: Look, rows: Iterable[Row], names: list[str]) -> list[str]:
-    """A block waits while Rucio has not given its rule the locks of all its files.
-
-    It would give them to a rule that ends as well, and queue a transfer of a file whose replica went (41.5.1).
-    """
-    behind = {row["name"] for row in rows if not _has_locks(task, look, row)}
-    for name in behind.intersection(names):
-        task.batch.end(name, Fate.PENDING, f"{name}: waits until Rucio's evaluator has seen files that joined it")
-    return [name for name in names if name not in behind]
-
-
-def _has_locks(task: Task, look: Look, row: Row) -> bool:
-    """True where the rule has a lock on each file of its block.
-
-    Their number tells, but for a block that lost files: the lock of one that left may stand for one that joined.
-    """
-    name = row["name"]
-    inside = look.inside[name].keys()
-    if sum(row.get(key) or 0 for key in LOCKS) < len(inside):
-        return False
-    return look.files[name].keys() <= inside or inside <= rucio_rules.locked_by(task.sides.rucio, row["id"], task.rse)
-
-
-def _decide(
-    task: Task, look: Look, beyond: Beyond, held: set[str], names: list[str]
-) -> tuple[dict[str, Sweep], dict[str, Sweep]]:
-    """What to do with each block that may go, and with files of those that stay, for which the reason is told."""
-    verdicts = {name: judged(task, look, beyond.elsewhere[name], held, name) for name in names}
-    unsure = [name for name, verdict in verdicts.items() if isinstance(verdict, Last)]
-    for name, known in elsewhere.with_files(task.sides.phedex, beyond, unsure).items():
-        verdicts[name] = judged(task, look, known, held, name)
-    for name, verdict in verdicts.items():
-        if isinstance(verdict, Last):
-            _keep(task, name, verdict, beyond.takers[name])
-    apart = {name: v.apart for name, v in sorted(verdicts.items()) if isinstance(v, Last) and v.apart.delete}
-    return {name: v for name, v in sorted(verdicts.items()) if isinstance(v, Sweep)}, apart
-
-
-def judged(task: Task, look: Look, known: Elsewhere, held: set[str], name: str) -> Sweep | Last:
-    return decide(name, task.rse, look.standing[name], held, known)
-
-
-def _keep(task: Task, name: str, last: Last, takers: list[str]) -> None:
-    """The block and its rule stay; another node that has it whole is asked to have it in Rucio too.
-
-    Said once, by the batch that finds it: it is remembered beside the mark.
-    """
-    _check_permission(task)
-    rows = rucio_rules.of_dataset(task.sides.rucio, name)
-    ids = [row["id"] for row in rows if is_ours(row, task.batch.site)]
-    if sum(rules.note_held(task.sides.rucio, rule, last.why) for rule in ids):
-        task.batch.found_held.add(name)
-        task.batch.written = True
-    if takers:
-        task.batch.wanted_at.setdefault(takers[0], set()).add(name)
-    task.batch.end(name, Fate.KEPT_LAST_COPY, f"{name}: kept for {last.file}: {last.why}")
-
-
-def take(task: Task, look: Look, sweeps: Mapping[str, Sweep]) -> None:
-    """The replicas are gone; while the rules still stand, so that none gets a tombstone on the way."""
-    rucio, batch = task.sides.rucio, task.batch
-    for name, sweep in sweeps.items():
-        if sweep.detach:
-            _check_permission(task)
-            dids.detach(rucio, name, sweep.detach)
-    for part in sliced(sorted({file for sweep in sweeps.values() for file in sweep.delete}), rucio.main.rucio_files):
-        _check_permission(task)
-        replicas.delete(rucio, task.rse, part)
-        batch.written = True
-        for name, sweep in sweeps.items():
-            taken = {file: look.files[name][file] for file in set(part).intersection(sweep.delete)}
-            batch.removed[name] = batch.removed.get(name, {}) | taken
-    for name, sweep in sweeps.items():
-        if sweep.foreign:
-            batch.foreign[name] = set(sweep.foreign)
-            batch.notes[name] = (
-                f"{name}: {len(sweep.foreign)} replicas stay: others hold them, such as {sweep.foreign[0]}"
-            )
-
-
-def mend(task: Task, names: list[str]) -> None:
-    """The blocks are in their containers: where two sites took the last copies at once, one tore them out.
-
-    Done before their rules end, so that a run that is cut before it is repeated by the next.
-    """
-    rucio = task.sides.rucio
-    known = contents.existing(rucio, names) if names else {}
-    there = [name for name in names if name in known and dataset_of(name) in known]
-    inside = {container: dids.children(rucio, container) for container in sorted({dataset_of(n) for n in there})}
-    for name in there:
-        if name not in inside[dataset_of(name)]:
-            dids.attach(rucio, [Attachment(parent=dataset_of(name), names=(name,))])
+        why = work.why(name).why
+        if why in DESTROYING and any(needs_person(task, rule, name, why) for rule in work.rules(name)):
+            task.batch.end(name, Fate.PENDING, f"{name}: {why}: not swept before a person approves it")
+        elif not all(is_approved(task, rule, why) for rule in work.rules(name)):
+            loose = True
+    names = task.batch.open(names)
+    if not (loose and names):
+        return names
+    every = rules_at(task.sides.rucio, task.batch.site)
+    number = sum(rule.marked and not rule.approved and not rule.ending for rule in every.values())
+    over = next(over_by_number(number, len(every), budget_of(task.policy)), None)
+    for name in names if over else ():
+        if not all(is_approved(task, rule, work.why(name).why) for rule in work.rules(name)):
+            task.batch.end(name, Fate.PENDING, f"{name}: not swept: {over.says if over else ''}")
+    return task.batch.open(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -11,17 +11,25 @@ from common.rucio import rules
 from common.rucio.inventory import is_ours, preferred, rule_of
 from common.rucio.rses import Site
 from common.rucio.session import Row, Rucio, sliced
-from common.sync.catalogue import (
+from common.sync.catalogue import BlockAtNode, RuleAtRse, rule_meta
+from common.sync.marks import (
+    COMMENT,
     GONE_APPROVED,
     GONE_HELD,
     GONE_SINCE,
+    GONE_WHY,
     GROUP,
-    KEEP,
-    MARK,
-    BlockAtNode,
-    RuleAtRse,
+    HOLD,
+    Removal,
+    keep_of,
+    left_of,
     parse_meta,
-    rule_meta,
+    permits,
+    reason_of,
+    unmarked,
+    with_hold,
+    with_left,
+    with_mark,
 )
 
 
@@ -83,16 +91,18 @@ def add(rucio: Rucio, site: Site, blocks: Mapping[str, BlockAtNode]) -> Iterable
 
 
 def change(rucio: Rucio, rule: RuleAtRse, block: BlockAtNode) -> None:
-    """The rule says what PhEDEx says of the block, without a mark and without an end; NotFound if it is gone.
+    """The rule says what PhEDEx says of the block, without mark, hold, keep and end; NotFound if it is gone.
 
     Read, change, write: what others wrote into its meta stays. Rucio has no way to write only if unchanged.
     """
     row = rules.read(rucio, rule.id)
     before = parse_meta(row.get("meta"))
-    meta = {key: value for key, value in before.items() if key not in (*MARK, KEEP)} | rule_meta(block)
+    meta = unmarked(before) | rule_meta(block)
     options: dict[str, object] = {"meta": rules.as_text(meta)} if meta != before else {}
     if row.get("expires_at") is not None:
         options["lifetime"] = None
+    if keep_of({}, row.get("comments")) is not None:
+        options["comment"] = COMMENT
     if options:
         rules.change(rucio, rule.id, options)
 
@@ -110,31 +120,60 @@ def withdraw(rucio: Rucio, found: Found, rse: str, name: str, ordering: Iterable
     return True
 
 
-def approve(rucio: Rucio, rule: str, checksum: str) -> bool:
+def approve(rucio: Rucio, rule: str, code: str) -> bool:
     """A marked rule's meta says which approval covers its mark; False where one does already, or the mark is gone."""
-    meta = parse_meta(rules.read(rucio, rule).get("meta"))
-    if GONE_SINCE not in meta or GONE_APPROVED in meta:
-        return False
-    rules.change(rucio, rule, {"meta": rules.as_text({**meta, GONE_APPROVED: checksum})})
-    return True
+    return _rewrite(rucio, rule, lambda meta: None if GONE_APPROVED in meta else _in_mark(meta, GONE_APPROVED, code))
 
 
 def mark(rucio: Rucio, rule: str, note: Mapping[str, object]) -> bool:
-    """The rule's meta has the note; nothing else of it changes. False where it had a mark, or a person keeps it.
+    """The rule's meta has the mark; nothing else of it changes but its hold, which is over.
 
-    Read, change, write, like `change`. NotFound where the rule is gone.
+    False where it had a mark for this reason or a worse one, or a person keeps it. Read, change, write, like `change`.
+    NotFound where the rule is gone.
     """
-    meta = parse_meta(rules.read(rucio, rule).get("meta"))
-    if GONE_SINCE in meta or KEEP in meta:
-        return False
-    rules.change(rucio, rule, {"meta": rules.as_text({**meta, **note})})
-    return True
+    return _rewrite(rucio, rule, lambda meta: with_mark(meta, note))
+
+
+def unmark(rucio: Rucio, rule: str) -> bool:
+    """The rule of a block that stays has no mark and no hold any more; False where it has neither."""
+    return _rewrite(rucio, rule, lambda meta: unmarked(meta) if {GONE_SINCE, HOLD} & meta.keys() else None, kept=True)
+
+
+def hold(rucio: Rucio, rule: str, since: int, why: Removal) -> bool:
+    """The rule's meta tells since when, and for which reason, a person is asked; False where it does already."""
+    return _rewrite(
+        rucio,
+        rule,
+        lambda meta: None if GONE_SINCE in meta and permits_mark(meta, why) else with_hold(meta, since, why),
+    )
 
 
 def note_held(rucio: Rucio, rule: str, why: str) -> bool:
     """A marked rule's meta says why it was not acted on; False where it said so already, or has no mark any more."""
-    meta = parse_meta(rules.read(rucio, rule).get("meta"))
-    if GONE_SINCE not in meta or GONE_HELD in meta:
+    return _rewrite(rucio, rule, lambda meta: None if GONE_HELD in meta else _in_mark(meta, GONE_HELD, why[:300]))
+
+
+def note_left(rucio: Rucio, rule: str, left: Mapping[str, int]) -> None:
+    """The rule's meta remembers just these files of its block that PhEDEx lists no more (hash to epoch seconds)."""
+    _rewrite(rucio, rule, lambda meta: None if left_of(meta) == left else with_left(meta, left), kept=True)
+
+
+def _in_mark(meta: Mapping[str, object], key: str, value: str) -> dict[str, object] | None:
+    return {**meta, key: value} if GONE_SINCE in meta else None
+
+
+def permits_mark(meta: Mapping[str, object], why: Removal) -> bool:
+    """True where the meta's mark permits this reason."""
+    return permits(reason_of(meta.get(GONE_WHY)), why)
+
+
+def _rewrite(
+    rucio: Rucio, rule: str, changed: Callable[[Mapping[str, object]], dict[str, object] | None], *, kept: bool = False
+) -> bool:
+    """The rule's meta is what `changed` makes of it; False where that is None, or (unless `kept`) a person keeps it."""
+    row = rules.read(rucio, rule)
+    meta = changed(parse_meta(row.get("meta")))
+    if meta is None or (not kept and keep_of({}, row.get("comments")) is not None):
         return False
-    rules.change(rucio, rule, {"meta": rules.as_text({**meta, GONE_HELD: why[:300]})})
+    rules.change(rucio, rule, {"meta": rules.as_text(meta)})
     return True

@@ -1,4 +1,4 @@
-"""Through which doors does a batch see both sides, and which sites of other nodes does it find behind them?"""
+"""The doors through which a batch sees both sides, and the sites of other nodes that it finds behind them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from common.errors import UsageError
 from common.messages.meta import now
 from common.names import MSS, SYNC_ACCOUNT, buffer_of, is_node
 from common.phedex.client import Phedex
+from common.rucio import one_block
 from common.rucio.rses import Site, Switch, find_site
 from common.rucio.session import Rucio
 from common.settings.model import Settings
@@ -17,33 +18,57 @@ from common.sync.selection import selection
 
 @dataclass
 class Sites:
-    """The sites of other nodes, each looked up once; None for a node without an RSE that the sync may use."""
+    """The sites of other nodes, each looked up once; None for a node without an RSE that is clearly its own."""
 
     rucio: Rucio
     settings: Settings
     found: dict[str, Site | None] = field(default_factory=dict)
+    by_rse: dict[str, Site | None] = field(default_factory=dict)
 
     def of(self, node: str) -> Site | None:
-        """The site of a node that the sync serves."""
+        """The site of a node, whether or not the sync may write there."""
         if node not in self.found:
-            self.found[node] = self._find(node)
+            try:
+                self.found[node] = find_site(self.rucio, node, self.settings.site(node))
+            except UsageError:  # a node whose RSE is not clear is no place to rely on
+                self.found[node] = None
         return self.found[node]
 
-    def _find(self, node: str) -> Site | None:
-        """A node whose RSE is not clear is no place to rely on."""
-        policy = self.settings.site(node)
-        try:
-            site = find_site(self.rucio, node, policy) if is_on(policy.run, now()) else None
-        except UsageError:
-            return None
-        return None if site is None or site.switch is Switch.FROZEN else site
+    def at(self, rse: str) -> Site | None:
+        """The site whose RSE this is; None where the RSE says of no node that it stands for it."""
+        if rse not in self.by_rse:
+            named = [node for node, policy in self.settings.sites.items() if policy.rse == rse]
+            nodes = named or [one_block.node_of(self.rucio, rse)]
+            sites = [site for node in nodes if is_node(node) and (site := self.of(node)) is not None]
+            self.by_rse[rse] = next((site for site in sites if site.rse == rse), None)
+        return self.by_rse[rse]
 
-    def serving(self, inventory: str) -> list[tuple[str, Site]]:
-        """The nodes, with their sites, whose contents PhEDEx lists at a node: itself, or the tape's buffer."""
+    def node_at(self, rse: str) -> str:
+        """The node whose RSE this is, "" for none."""
+        site = self.at(rse)
+        return next((node for node, one in self.found.items() if one is site and one is not None), "")
+
+    def holding(self, inventory: str) -> list[tuple[str, Site]]:
+        """The nodes, with their sites, whose contents PhEDEx lists at a node: itself, or the tape's buffer.
+
+        Also where nothing is written at present: what is at a frozen site is the safest copy there is.
+        """
         named = {node for node, policy in self.settings.sites.items() if policy.inventory_node == inventory}
         candidates = {*named, inventory, *([buffer_of(inventory)] if inventory.endswith(MSS) else [])}
         found = [(node, self.of(node)) for node in sorted(candidates) if is_node(node)]
         return [(node, site) for node, site in found if site is not None and site.listed_at == inventory]
+
+    def serving(self, inventory: str) -> list[tuple[str, Site]]:
+        """The same where the sync may write now: they can be asked to have a block in Rucio."""
+        return [(node, site) for node, site in self.holding(inventory) if self.is_served(node, site)]
+
+    def is_served(self, node: str, site: Site) -> bool:
+        """True where the settings and the switch let the sync write at the node."""
+        return is_on(self.settings.site(node).run, now()) and site.switch is not Switch.FROZEN
+
+    def owners(self, site: Site) -> tuple[str, ...]:
+        """The accounts whose rules at a site are places to rely on: ours, and those the settings name (`rely_on`)."""
+        return (*site.accounts, *self.settings.main.rely_on)
 
     def is_syncs(self, account: str) -> bool:
         """True for an account that owns rules of this sync, at whichever site."""

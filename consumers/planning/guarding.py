@@ -5,6 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
+from itertools import chain, islice
+
+from msgspec.structs import replace as replace_rule
 
 from common.errors import Untrusted
 from common.messages.commands import SyncSite
@@ -13,40 +17,64 @@ from common.phedex.transport import ReplyTooLarge
 from common.rucio.rses import Site
 from common.settings.model import Site as Policy
 from common.sync.catalogue import Reading, RuleAtRse
-from common.sync.diff import Difference, set_unknown
-from common.sync.evidence import EVERYTHING, case_of, loose, without_size
+from common.sync.diff import Difference, set_reasons, unsettled
+from common.sync.evidence import EVERYTHING, case_of, without_size
 from common.sync.guard import Budget, Case, Limit, Ruling, rule
 from common.sync.plan import Plan
 from common.sync.selection import selection
+from consumers.apply import beyond
+from consumers.apply.beyond import CONTROLS, Own, check_catalogue
+from consumers.apply.sides import Sides, Sites
 from consumers.engine.world import World
 
 TAPE = ("MSS", "Buffer")  # the kinds of PhEDEx' nodes before and on tape
 
 
 def ruling_on(
-    command: SyncSite, world: World, site: Site, sides: tuple[Reading, Mapping[str, RuleAtRse], Difference]
+    command: SyncSite,
+    world: World,
+    site: Site,
+    sides: tuple[Reading, Mapping[str, RuleAtRse], Difference],
+    began: datetime,
 ) -> Ruling:
-    """What the guard says of the removals found; those that PhEDEx does not know at all have that reason after it.
-
-    Where nothing new is to be marked, and marks are none or one, nothing more is asked: the guard says only whether
-    the reading may be acted on.
-    """
-    found = sides[2]
+    """What the guard says of the removals found, each of which has its reason after it."""
+    reading, rules, found = sides
     policy = world.settings.site(command.node)
-    asks = bool(found.remove) or len(loose(sides[1])) > 1
-    bytes_of, doubt = _catalogue(world, without_size(*sides)) if asks else ({}, "")
-    if asks and not doubt:
-        set_unknown(found, bytes_of)
-    tape = bool(found.remove) and policy.hold_custodial and is_tape(command.node, world, site)
-    case = _case(command, policy, site, sides, bytes_of)
-    return rule(replace(case, tape=tape, doubt=doubt, approve=command.approve))
+    bytes_of, doubt = _evidence(world, Own(command.node, site, rules), reading, found)
+    asks = bool(found.remove) and policy.hold_custodial
+    locked = any(rules[name].locked for name in (*found.remove, *found.pending))
+    tape = is_tape(command.node, world, site) if asks or locked else False
+    if tape and locked:  # Rucio locks every rule there by itself
+        rules = {name: replace_rule(rule, locked=False) if rule.locked else rule for name, rule in rules.items()}
+    case = _case(command, policy, site, (reading, rules, found), bytes_of=bytes_of, began=began)
+    return rule(
+        replace(case, tape=tape, doubt=doubt, approve=command.approve, lifetime=world.settings.main.approval_lifetime)
+    )
 
 
 def is_believed(
-    command: SyncSite, policy: Policy, site: Site, sides: tuple[Reading, Mapping[str, RuleAtRse], Difference]
+    command: SyncSite,
+    policy: Policy,
+    site: Site,
+    sides: tuple[Reading, Mapping[str, RuleAtRse], Difference],
+    began: datetime,
 ) -> bool:
     """True where PhEDEx's list is neither empty nor much shorter than what we have, nor doubted in a part."""
-    return not sides[0].doubts and rule(_case(command, policy, site, sides, {})).sweep
+    return not sides[0].doubts and rule(_case(command, policy, site, sides, bytes_of={}, began=began)).sweep
+
+
+def controls_of(reading: Reading, rules: Mapping[str, RuleAtRse], found: Difference) -> list[str]:
+    """Blocks that PhEDEx surely has somewhere: a reply that leaves them out too is not believed.
+
+    Those that it lists complete at the node, else those that our rules hold and that nobody found missing.
+    """
+    listed = (name for name, block in reading.blocks.items() if block.complete)
+    standing = (
+        name
+        for name, one in rules.items()
+        if not (one.marked or one.ending or one.keep or one.held_since or name in found.remove or name in found.kept)
+    )
+    return list(dict.fromkeys(islice(chain(listed, standing), CONTROLS)))
 
 
 def _case(
@@ -54,24 +82,40 @@ def _case(
     policy: Policy,
     site: Site,
     sides: tuple[Reading, Mapping[str, RuleAtRse], Difference],
+    *,
     bytes_of: Mapping[str, int],
+    began: datetime,
 ) -> Case:
     return case_of(
         (command.node, site.rse, command.dataset, as_typed(command)),
         *sides,
+        at=began,
         policy=selection("*", [policy.select], [policy.ignore]),
         keep_partial=policy.incomplete == "keep",
         bytes_of=bytes_of,
-        budget=_budget(policy),
+        budget=budget_of(policy),
     )
 
 
-def _catalogue(world: World, names: list[str]) -> tuple[dict[str, int], str]:
-    """The bytes of the blocks that PhEDEx knows; where its answer is not to be trusted, why."""
+def _evidence(world: World, own: Own, reading: Reading, found: Difference) -> tuple[dict[str, int], str]:
+    """The bytes of the blocks that PhEDEx's catalogue knows, all reasons set; where that is not to be trusted, why."""
+    controls = controls_of(reading, own.rules, found)
+    names = unsettled(found)
     try:
-        return world.phedex.sizes_of(names), ""
+        bytes_of = world.phedex.sizes_of([*without_size(reading, own.rules, found), *(controls if names else ())])
+        check_catalogue(bytes_of, controls if names else ())
+        known = beyond.read(
+            Sides(world.phedex, world.rucio, Sites(world.rucio, world.settings)),
+            own,
+            names,
+            controls=controls,
+            known=lambda asked: [name for name in asked if name in bytes_of],
+        )
     except (Untrusted, ReplyTooLarge) as error:
         return {}, f"{type(error).__name__}: {error}"
+    keep_partial = world.settings.site(own.node).incomplete == "keep"
+    set_reasons(found, own.rules, known.reasons, keep_partial=keep_partial)
+    return bytes_of, ""
 
 
 def is_tape(node: str, world: World, site: Site) -> bool:
@@ -81,12 +125,14 @@ def is_tape(node: str, world: World, site: Site) -> bool:
     return bool(kinds & set(TAPE)) or world.rucio.row("get_rse", site.rse, about=site.rse).get("rse_type") == "TAPE"
 
 
-def _budget(policy: Policy) -> Budget:
+def budget_of(policy: Policy) -> Budget:
+    """The site's limits as its settings say."""
     return Budget(
         share=policy.max_removal_share,
         blocks=policy.max_removal_blocks,
         bytes=policy.max_removal_bytes,
         hold_custodial=policy.hold_custodial,
+        hold_nowhere=policy.hold_nowhere,
         hold_unknown=policy.hold_unknown,
         allow_clean=policy.allow_clean,
     )
@@ -117,7 +163,8 @@ def report_of(command: SyncSite, plan: Plan) -> GuardReport | None:
         held=len(ruling.held) + len(ruling.kept),
         says=[stop.says for stop in ruling.stops],
         checksum=ruling.checksum,
-        override=ruling.checksum if ruling.approved else ruling.command,
+        override=ruling.command or ruling.approval,
+        everywhere=ruling.everywhere,
         approved_by=(command.meta.by or "unknown") if ruling.approved else "",
         reason=command.reason if ruling.approved else "",
     )

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable
 
 from common.rucio import dids, replicas, rules
-from common.rucio.inventory import is_ours
+from common.rucio.inventory import is_ours, rule_of
 from common.rucio.replicas import Standing
-from common.rucio.rses import Site
+from common.rucio.rses import Site, is_rule_for
+from common.rucio.session import Row
+from common.sync.marks import DESTROYING
 from common.sync.one_block import LastCopy
-from consumers.apply import claims, elsewhere, late
+from consumers.apply import beyond, foreign_locks, late
+from consumers.apply.beyond import Own
 from consumers.apply.contents import Files
-from consumers.apply.last_copy import Last, Sweep, decide
+from consumers.apply.last_copy import Last, decide
 from consumers.apply.sides import Sides, Sites
 from consumers.engine.world import World
 
 
-def foresee(world: World, site: Site, block: str, where: Mapping[str, bool]) -> LastCopy:
-    """What the sweep of a block decides, by the same looks and rules. `where`: PhEDEx' nodes, complete there or not.
+def foresee(world: World, site: Site, node: str, block: str, *, here: bool, controls: Collection[str] = ()) -> LastCopy:
+    """What the sweep of a block decides, by the same looks and rules. `here`: PhEDEx lists it at the node in part.
 
-    Two requests for each node that has it complete, and some more; it must have a rule, so that Rucio knows it.
+    `controls`: blocks that PhEDEx surely has: a reply that leaves them out too is not believed. Two requests for each
+    node that has it complete, and some more; it must have a rule, so that Rucio knows it.
     """
-    files = _files(world, block)
+    sides = Sides(world.phedex, world.rucio, Sites(world.rucio, world.settings))
+    inside = dids.contents(world.rucio, [block])[block]
+    files = _files(world, block, inside)
     rows = list(rules.of_dataset(world.rucio, block))
     locks = rules.locks(world.rucio, [block])
-    beyond = elsewhere.read(Sites(world.rucio, world.settings), site, {block: where}, locks)
-    ours = {row["id"] for row in rows if is_ours(row, site)}
-    held = claims.claimed(world.rucio, site.rse, {block: files}, locks, rows, ours=ours)
-    verdict = decide(block, site.rse, files, held, beyond.elsewhere[block])
+    ours = [rule_of(row, site) for row in rows if is_ours(row, site)]
+    own = Own(node, site, {block: ours[0]} if ours else {})
+    known = beyond.read(sides, own, [block], controls=controls, here=[block] if here else (), locks=locks)
+    foreign = foreign_locks.held(world.rucio, site, {block: files}, {block: rows}, locks)
+    destroys = known.reasons[block].why in DESTROYING
+    places = {rse for rse in known.places[block] if _stands(sides.sites, rows, rse, len(inside))}
+    verdict = decide(block, site.rse, files, foreign[block], places, destroys=destroys)
     if isinstance(verdict, Last):
-        known = elsewhere.with_files(world.phedex, beyond, [block])
-        verdict = decide(block, site.rse, files, held, known[block]) if block in known else verdict
-    return _as_fact(verdict, beyond.takers[block])
+        return LastCopy(file=verdict.file, why=verdict.why, takers=tuple(known.takers[block]))
+    return LastCopy(delete=len(verdict.delete), foreign=len(verdict.foreign), lost=len(verdict.lost))
 
 
 def not_at(world: World, site: Site, block: str, files: Files) -> tuple[str, ...]:
@@ -41,14 +49,21 @@ def not_at(world: World, site: Site, block: str, files: Files) -> tuple[str, ...
     return tuple(late.find(sides, site, {block: files}, held_at)[block].unable) if held_at else ()
 
 
-def _files(world: World, block: str) -> dict[str, Standing]:
+def _stands(sites: Sites, rows: Iterable[Row], rse: str, files: int) -> bool:
+    """True where a rule of this sync stands at the place, unmarked, with a lock on every file of the block."""
+    place = sites.at(rse)
+    if place is None:
+        return False
+    owners = sites.owners(place)
+    for row in rows:
+        if row["account"] in owners and is_rule_for(rse, row["rse_expression"]) and row.get("expires_at") is None:
+            rule = rule_of(row, place)
+            if not rule.marked and rule.files >= files:
+                return True
+    return False
+
+
+def _files(world: World, block: str, inside: Files) -> dict[str, Standing]:
     """Where each file of the block stands; those that were detached before count while they are in nothing else."""
-    inside = dids.contents(world.rucio, [block])[block]
     standing = replicas.standing(world.rucio, dids.former(world.rucio, block) | inside)
     return {file: one for file, one in standing.items() if file in inside or not one.parents}
-
-
-def _as_fact(verdict: Sweep | Last, takers: list[str]) -> LastCopy:
-    if isinstance(verdict, Last):
-        return LastCopy(file=verdict.file, why=verdict.why, takers=tuple(takers))
-    return LastCopy(delete=len(verdict.delete), foreign=len(verdict.foreign), lost=len(verdict.lost))

@@ -10,11 +10,12 @@ from common.rucio import handover, replicas, rules
 from common.rucio.inventory import is_ours, preferred, rule_of
 from common.rucio.rses import Site, is_rule_for
 from common.rucio.session import Row, Rucio, sliced
-from common.sync.catalogue import GROUP, BlockAtNode, Reading, RuleAtRse, parse_meta
+from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse
 from common.sync.deep import deep_names
 from common.sync.diff import diff
 from common.sync.findings import Finding
 from common.sync.legacy import Left, Legacy, count_block, count_rule, count_rules
+from common.sync.marks import GROUP, parse_meta
 from common.sync.selection import Predicate, selection
 from consumers.engine.world import World
 from consumers.planning.verify import CHUNK, Report, look_at

@@ -13,25 +13,30 @@ from common.errors import NotOurs
 from common.messages.commands import SyncSite
 from common.messages.meta import now
 from common.phedex.inventory import read_node
+from common.rucio import announcements
+from common.rucio.announcements import Announcement
 from common.rucio.inventory import rules_at
-from common.rucio.rses import Site, Switch, find_site
+from common.rucio.rses import Site, Switch, closed, find_site
 from common.settings.model import Site as Policy
 from common.settings.run import is_on
 from common.sync.catalogue import Reading, RuleAtRse
 from common.sync.deep import deep_names
 from common.sync.diff import Difference, diff, keep_incomplete
+from common.sync.evidence import over_files
+from common.sync.marks import Removal, permits
 from common.sync.plan import Limits, Plan, Removals, make_plan
 from common.sync.selection import selection
 from common.telemetry import spent
 from consumers.engine.world import World
-from consumers.planning.guarding import is_believed, ruling_on
+from consumers.planning.guarding import budget_of, controls_of, is_believed, ruling_on
 
 
 @dataclass(frozen=True)
 class Observed:
     """Both sides of a node as read for one command from the time `at` on, what differs, and the plan made of them.
 
-    `may_drop`: a deep look, on this page or a later one, may take away files that PhEDEx lists no more.
+    `may_drop`: files that PhEDEx lists no more may leave their blocks, on this page or a later one. `controls`: blocks
+    that PhEDEx surely has somewhere.
     """
 
     at: datetime
@@ -39,6 +44,16 @@ class Observed:
     reading: Reading
     found: Difference
     may_drop: bool
+    controls: list[str]
+    rules: Mapping[str, RuleAtRse]
+    page: int
+    expired: list[Announcement]  # sweeps that were announced at the RSE and that nobody carries out any more
+    doubtful: list[str]  # the complete blocks that those were about
+
+    def holds(self, name: str, why: Removal) -> bool:
+        """True where the block is on record as held, for this reason or a worse one."""
+        rule = self.rules[name]
+        return rule.held_since > 0 and permits(rule.held_why, why)
 
 
 def observe(command: SyncSite, world: World) -> Observed:
@@ -54,9 +69,29 @@ def observe(command: SyncSite, world: World) -> Observed:
         keep_incomplete(found)
     removals = _removals(command, world, site, (reading, rules, found), began)
     deep = deep_names(reading, chosen) if command.deep else []
+    too_many = over_files(reading, rules, found, budget_of(policy))
+    why_not = _why_no_files(command, policy, site, (reading, rules, found), removals) or too_many
+    removals = replace(removals, files=why_not, files_held=bool(too_many))
     plan = _plan(command, policy, site, (reading, rules, found), removals, deep=deep)
-    may_drop = _may_drop(command, policy, site, (reading, rules, found), removals)
-    return Observed(began, plan, reading, found, may_drop)
+    return Observed(
+        began,
+        plan,
+        reading,
+        found,
+        not why_not,
+        controls_of(reading, rules, found),
+        rules,
+        policy.chunck,
+        *_expired(world, site, reading),
+    )
+
+
+def _expired(world: World, site: Site, reading: Reading) -> tuple[list[Announcement], list[str]]:
+    """The announced sweeps at the RSE that are over, and the blocks at the node that they were about."""
+    at, lifetime = now().timestamp(), world.settings.main.announcement_lifetime
+    over = [one for one in site.announced if not one.is_live(at, lifetime)]
+    whole = (name for name, block in reading.blocks.items() if block.complete and block.files)
+    return over, sorted(announcements.about(over, list(whole))) if over else []
 
 
 def _read(command: SyncSite, world: World, site: Site) -> tuple[Reading, dict[str, RuleAtRse]]:
@@ -115,28 +150,37 @@ def _removals(
     policy = world.settings.site(command.node)
     none = why_no_removals(command, policy, site)
     found = sides[2]
-    ruling = None if none or not (found.remove or found.pending) else ruling_on(command, world, site, sides)
+    asks = bool(found.remove or found.pending)
+    if asks and not none and closed(world.rucio, site.rse).for_deletion:
+        none = f"RSE {site.rse} is closed for deletion (availability_delete)"
+    ruling = ruling_on(command, world, site, sides, began) if asks and not none else None
     return Removals(
         at=began,
         none=none,
         ruling=ruling,
         grace=policy.removal_grace,
+        apart=world.settings.main.nowhere_apart,
         keep_partial=policy.incomplete == "keep",
     )
 
 
-def _may_drop(
+def _why_no_files(
     command: SyncSite,
     policy: Policy,
     site: Site,
     sides: tuple[Reading, Mapping[str, RuleAtRse], Difference],
     removals: Removals,
-) -> bool:
-    """A later page may what the root may: it has no guard's word of its own, so its reading must be believed."""
-    if not command.deep or why_no_removals(replace(command, after=""), policy, site):
-        return False
-    believed = removals.ruling.sweep if removals.ruling else is_believed(command, policy, site, sides)
-    return believed and not sides[0].doubts
+) -> str:
+    """Why no files that PhEDEx lists no more may leave their blocks; "" where they may.
+
+    A later page may what the root may: it has no guard's word of its own, so its reading must be believed.
+    """
+    if none := why_no_removals(replace(command, after=""), policy, site):
+        return none
+    believed = removals.ruling.sweep if removals.ruling else is_believed(command, policy, site, sides, removals.at)
+    if sides[0].doubts or not believed:
+        return "PhEDEx's list of the site is not believed"
+    return ""
 
 
 def _plan(

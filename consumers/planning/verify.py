@@ -50,7 +50,8 @@ def verify(command: SyncSite, world: World) -> Report:
     site = site_of(command.node, world, world.settings.site(command.node))
     plan, reading = observed.plan, observed.reading
     report = Report(command.node, site.rse, pending=len(plan.pending), doubts=list(plan.doubts))
-    report.findings += [Finding(Kind.RULE_SURPLUS, name, detail=str(why)) for name, why in plan.remove.items()]
+    surplus = plan.remove | {name: f"{why}, kept" for name, why in plan.kept.items() if name not in plan.pending}
+    report.findings += [Finding(Kind.RULE_SURPLUS, name, detail=why) for name, why in sorted(surplus.items())]
     rules = all_rules(world.rucio, site)
     for names in sliced(deep_names(reading, _chosen(command, world)), CHUNK):
         world.checkpoint()
@@ -77,7 +78,8 @@ def look_at(
     report: Report, world: World, site: Site, blocks: Mapping[str, BlockAtNode], rules: Mapping[str, list[RuleAtRse]]
 ) -> None:
     """The report has all that is wrong with these blocks, which are complete at its node. Few at a time: it is held."""
-    files, doubts = world.phedex.files_at(site.listed_at, blocks)
+    figures = {name: (block.files, block.bytes) for name, block in blocks.items()}
+    files, doubts = world.phedex.files_at(site.listed_at, blocks, figures)
     report.findings += [Finding(Kind.UNREAD, name, detail=str(doubt)) for name, doubt in sorted(doubts.items())]
     listed = {name: {file.name: file for file in found} for name, found in files.items()}
     for name, there in _in_rucio(world.rucio, site, listed, rules):

@@ -37,11 +37,12 @@ class Open(Struct, frozen=True, kw_only=True):
 
 
 class Held(Struct, frozen=True, kw_only=True):
-    """What a guard holds back, and the command that would allow exactly that."""
+    """What a guard holds back, of the whole site or of a dataset or pattern there."""
 
     cycle: str
     at: datetime
     guard: GuardReport
+    dataset: str = ""
 
 
 class Site(Struct, kw_only=True):
@@ -126,7 +127,8 @@ def _held(made: list[tuple[Closed, Cycle]]) -> list[Held]:
             held.clear()
         held.pop(question, None)
         if plan.guard is not None and plan.guard.limit:
-            held[question] = Held(cycle=cycle.root, at=plan.at, guard=plan.guard)
+            dataset = plan.key.partition(" ")[2]
+            held[question] = Held(cycle=cycle.root, at=plan.at, guard=plan.guard, dataset=dataset)
     return list(held.values())
 
 

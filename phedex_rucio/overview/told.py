@@ -19,7 +19,7 @@ WHAT = {
     "added": "added, with its rule",
     "updated": "updated: files, meta or the rule's end",
     "revived": "a removal taken back",
-    "marked": "marked: PhEDEx does not have it here",
+    "marked": "marked: it should not be here any more",
     "swept": "swept: replicas and rule gone",
     "held": "held back",
     "conflicts": "conflict: Rucio has another size or checksum; left as it is",
@@ -46,12 +46,16 @@ class Deed(Struct, frozen=True, kw_only=True):
 
 
 class Chapter(Struct, frozen=True, kw_only=True):
-    """A cycle, or the part of it that is about the subject. `outcome` and `ended` are None while it is open."""
+    """A cycle, or the part of it that is about the subject. `outcome` and `ended` are None while it is open.
+
+    `node`: the first whose guard said something, "" for none.
+    """
 
     cycle: str
     at: datetime
     ended: datetime | None
     command: str
+    node: str
     by: str
     outcome: Outcome | None
     as_of: datetime | None
@@ -91,7 +95,7 @@ def _deeds(cycle: Cycle, part: Closed, block: str) -> Iterator[Deed]:
     notes = [note for note in part.notes if note.startswith(block)]
     told = [WHAT.get(word, word) for word, listed in part.names.items() if block in listed]
     if part.command == "sync.site":
-        told = [f"{what} by the guard" for what in told]
+        told = [f"{what} by the guard, or kept for its last copy" for what in told]
     if part.error is not None and block in part.key:
         told.append(f"{part.outcome}: {part.error.class_}: {part.error.message}")
     for what in told or ([""] if notes else []):
@@ -137,6 +141,7 @@ def _chapter(cycle: Cycle, subject: Subject) -> Chapter | None:
         at=at,
         ended=max(part.at for part in cycle.closed.values()) if cycle.finished else None,
         command=command_of(cycle),
+        node=next((part.key.split(" ")[0] for part in parts if part.guard is not None), ""),
         by=by(cycle),
         outcome=worst(part.outcome for part in parts) if parts else None,
         as_of=root.as_of if root else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
@@ -13,7 +14,7 @@ from common.messages.events import Closed, Retrying
 from common.outcome import Outcome
 from common.sync.words import count
 from phedex_rucio.overview.facts import Facts, Problem
-from phedex_rucio.overview.sites import Open, Site, sites
+from phedex_rucio.overview.sites import Held, Open, Site, sites
 from phedex_rucio.overview.words import age, clock, listed, since
 
 PILED = 10  # retries at once, or a command's attempt, that are no accident any more
@@ -38,6 +39,7 @@ def found(facts: Facts) -> Iterator[Problem]:
     yield from _dead(facts)
     yield from _stalled(rows, facts)
     yield from _retries(facts)
+    yield from _hit(facts)
     told: set[str] = set()
     for row in rows:
         for problem in _site(row, facts):
@@ -126,11 +128,35 @@ def _site(row: Site, facts: Facts) -> Iterator[Problem]:
         guard = held.guard
         says = f"{row.node}: removals are held since {clock(held.at, facts.at)}: "
         says += "; ".join(guard.says) or guard.limit
-        following = [guard.override] if guard.override else [f"phedex-rucio plan {row.node}"]
-        yield Problem(code="held", says=says, next=following)
+        yield Problem(code="held", says=says, next=[_list(row, held)])
+    yield from _kept(row)
     yield from _switch(row, facts)
     if row.last is not None and row.last.outcome is Outcome.SKIPPED and row.switch == "on":
         yield _skipped(row)
+
+
+def _list(row: Site, held: Held) -> str:
+    """What lists what is held, block by block: an approval is shown there, for whoever has looked."""
+    narrowed = ["--dataset", held.dataset] if held.dataset else []
+    return shlex.join(["phedex-rucio", "plan", row.node, *narrowed])
+
+
+def _kept(row: Site) -> Iterator[Problem]:
+    """Blocks that PhEDEx has not at the site and that may be the last copies: what waits, or needs a person."""
+    number = row.last.counts.get("kept", 0) if row.last is not None else 0
+    if number:
+        stay = "stays, for it" if number == 1 else "stay, for they"
+        says = f"{row.node}: {count(number, 'block')} that should not be there {stay} may be the last copy"
+        yield Problem(code="kept", level="note", says=says, next=[f"phedex-rucio plan {row.node}"])
+
+
+def _hit(facts: Facts) -> Iterator[Problem]:
+    """Rules that others made while the replicas went: they hold nothing, and whoever made them should know."""
+    for cycle in facts.state.by_name.values():
+        if number := cycle.counts.get("hit", 0):
+            says = f"Cycle {cycle.root}: {count(number, 'block')} got a rule of somebody else while "
+            says += f"{'its' if number == 1 else 'their'} replicas went: that rule has nothing"
+            yield Problem(code="hit", says=says, next=[f"phedex-rucio history {cycle.root}"])
 
 
 def _skipped(row: Site) -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,8 +95,8 @@ def test_what_lacks_and_what_is_in_the_way(sides: TwoSides, env: dict[str, str])
 
 def test_what_leaves_and_what_holds_it(sides: TwoSides, env: dict[str, str]) -> None:
     for name in (GONE, BACK, FOREIGN, *STANDING):
-        sides.put(name)
-    assert run("sync", "site", NODE, "--local", env=env).returncode == 0
+        sides.snapshot.add_replica(sides.put(name), OTHER)
+    assert run("sync", "site", NODE, OTHER, "--local", env=env).returncode == 0
     make_account(sides.root, "alice", NODE)
     sides.root.add_replication_rule([{"scope": "cms", "name": FOREIGN}], 1, NODE, account="alice")
 
@@ -112,21 +113,36 @@ def test_what_leaves_and_what_holds_it(sides: TwoSides, env: dict[str, str]) -> 
     assert "The guard holds it (share): would mark 3 of 23 rules (13 %), limit 10 %." in data["answer"]["says"][0]
     assert data["answer"]["word"] == "held"
     assert data["guard"]["held_by"] == "share"
-    assert data["guard"]["command"] == data["answer"]["next"][1]
+    assert any("It is not on record yet: the next sync puts it there" in text for text in data["answer"]["says"])
+    assert data["answer"]["next"] == [
+        f"phedex-rucio plan {NODE}",
+        f"phedex-rucio sync block '{GONE}' --node {NODE} --wait",
+    ]
 
-    approve = ["--approve", data["guard"]["checksum"], "--reason", "moved"]
-    assert run("sync", "site", NODE, "--local", *approve, env=env).returncode == 0
+    assert run("sync", "site", NODE, "--local", env=env).returncode == 4
+    data = json.loads(run("explain", GONE, NODE, "--json", env=env).stdout)
+    assert any("On record as held since 20" in text for text in data["answer"]["says"])
+    assert data["answer"]["next"] == [f"phedex-rucio plan {NODE}", data["guard"]["command"]]
+    approve = shlex.split(data["guard"]["command"])[1:]
+    assert run(*approve, "--local", env=env).returncode == 0
     says = told(0, GONE, NODE, env=env)
     assert "\nNothing: it is marked for removal, and may be swept from 20" in says
     assert "\nMarked at 20" in says
     assert f"\n  phedex-rucio undo '{GONE}' --node {NODE}\n" in says
 
-    # Due at once, and PhEDEx has it at a site that has no rule: its last copy.
-    sides.snapshot.add_replica(STANDING[0], OTHER)
+    # Due at once, and a file of it is not available at the other site any more: its last copy.
+    lfn = files_of(STANDING[0])[0][0]
+    sides.root.update_replicas_states(OTHER, [{"scope": "cms", "name": lfn, "state": "U"}])
     at_once = env | {"PHEDEX_RUCIO_DEFAULT_REMOVAL_GRACE": "0"}
     says = told(4, STANDING[0], NODE, env=at_once)
     assert "\nHeld: it would be the last copy of /store/data/" in says
     assert f"\n{OTHER} has it in PhEDEx and is asked to have it in Rucio; then it goes here.\n" in says
+    locked = sides.rules(STANDING[0])
+    (mine,) = [rule["id"] for rule in locked if rule["rse_expression"] == NODE]
+    sides.root.update_replication_rule(mine, {"locked": True})
+    says = told(4, STANDING[0], NODE, env=at_once)
+    assert f"\nHeld: a person locked its rule {mine}: it stays until that person unlocks it" in says
+    assert f"\n  rucio rule update {mine} --locked False\n" in says
     says = told(0, FOREIGN, NODE, env=at_once)
     assert "\nWould sweep: its replicas go and its rule ends (0 replicas to delete, 3 stay for others)." in says
     assert "alice holds it here, 1 rule" in says

@@ -15,7 +15,8 @@ from common.rucio.inventory import rules_at
 from common.rucio.rses import Switch, find_site
 from common.rucio.session import Rucio
 from common.settings.model import Main, Site
-from common.sync.catalogue import File, parse_meta
+from common.sync.catalogue import File
+from common.sync.marks import parse_meta
 from tests.stack.rucio_server import RucioServer, forget_tokens
 from tests.stack.world import client_environment, make_account, make_site
 from tests.two_sides import DATASET, NODE, OTHER, block

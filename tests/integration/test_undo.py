@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from common.messages.meta import Meta
+from common.rucio import announcements
+from common.rucio.rses import find_site
+from common.rucio.session import Rucio
+from common.rucio.undo import Order
+from common.rucio.undo import undo as undo_marks
 from common.settings.model import Site
+from common.sync.keep import Undone
+from common.sync.marks import keep_of
 from phedex_rucio.main import cli
 from tests.stack.rucio_server import RucioServer
 from tests.two_sides import NODE, OTHER, TwoSides, block, two_sides
@@ -38,7 +46,7 @@ def leaving(sides: TwoSides, *numbers: int) -> list[str]:
 
 def mark(sides: TwoSides, *names: str, cycle: str = "c-1", grace: float = 3600) -> dict[str, int]:
     until = datetime.now(UTC) + timedelta(hours=1)
-    world = sides.world(site=Site(removal_grace=grace))
+    world = sides.world(site=Site(removal_grace=grace, max_removal_share=1))
     return sides.sync(*names, world=world, removable_until=until, meta=Meta(cycle=cycle)).counts
 
 
@@ -55,7 +63,7 @@ def rule_at(sides: TwoSides, name: str) -> dict[str, Any]:
 
 def whole(sides: TwoSides, name: str) -> tuple[Any, ...]:
     """A rule with its meta apart, its locks and what they lock."""
-    rule = {key: value for key, value in rule_at(sides, name).items() if key not in ("meta", "updated_at")}
+    rule = {key: value for key, value in rule_at(sides, name).items() if key not in ("meta", "comments", "updated_at")}
     locks = sides.rucio.sql("SELECT name, state FROM locks WHERE rule_id = %s ORDER BY 1", (rule["id"],))
     return rule, locks, sides.inside(name), sides.replicas()
 
@@ -76,12 +84,14 @@ def test_a_cycles_marks_are_taken_back_and_only_those(sides: TwoSides) -> None:
     assert "phedex_gone_since" in meta(rule_at(sides, names[0]))
     assert undo("c-1") == dict.fromkeys(names[:2], "kept")
     for name in names[:2]:
-        note = meta(rule_at(sides, name))
-        keep = note.pop("phedex_keep")
-        assert (keep["cycle"], "@" in keep["by"], keep["at"][-1]) == ("c-1", True, "Z")
-        assert (whole(sides, name), note) == before[name]
+        keep = keep_of({}, rule_at(sides, name)["comments"])
+        assert keep is not None
+        assert (keep.cycle, "@" in keep.by, keep.at[-1]) == ("c-1", True, "Z")
+        assert meta(rule_at(sides, name))["phedex_gone_cycle"] == "c-1"  # the engine's register, which it clears itself
+        assert whole(sides, name) == before[name][0]
     assert meta(rule_at(sides, names[2]))["phedex_gone_cycle"] == "c-2"
     assert mark(sides, *names[:2], grace=0)["not_at_node"] == 2
+    assert [(whole(sides, name), meta(rule_at(sides, name))) for name in names[:2]] == [before[n] for n in names[:2]]
     assert set(sides.replicas()) == set(sides.replicas(OTHER))
 
 
@@ -90,10 +100,48 @@ def test_kept_until_it_is_cleared(sides: TwoSides) -> None:
     before = whole(sides, name), meta(rule_at(sides, name))
     mark(sides, name)
     assert undo(name) == {name: "kept"}
-    assert undo(name) == {name: "not_marked"}
+    assert undo(name) == {name: "kept"}
+    assert mark(sides, name)["not_at_node"] == 1
     assert undo("c-1", "--clear") == {name: "cleared"}
     assert (whole(sides, name), meta(rule_at(sides, name))) == before
     assert mark(sides, name)["marked"] == 1
+
+
+def test_a_mark_that_is_older_than_what_was_cleared_has_its_grace_anew(sides: TwoSides) -> None:
+    (name,) = leaving(sides, 1)
+    mark(sides, name)
+    undo(name)
+    undo(name, "--clear")  # before a cycle has taken the mark away
+    rule = rule_at(sides, name)
+    old = meta(rule) | {"phedex_gone_since": 1}
+    sides.root.update_replication_rule(rule["id"], {"meta": json.dumps(old)})
+    assert mark(sides, name) == mark(sides, name)
+    assert mark(sides, name)["pending"] == 1
+    sides.root.update_replication_rule(rule["id"], {"comment": "phedex-rucio: cleared 2"})
+    assert mark(sides, name)["swept"] == 1
+
+
+def test_a_keep_of_before_is_honoured_and_can_be_cleared(sides: TwoSides) -> None:
+    (name,) = leaving(sides, 1)
+    rule = rule_at(sides, name)
+    kept = meta(rule) | {"phedex_keep": {"by": "somebody", "at": "2026-01-01T00:00:00Z", "cycle": "c-0"}}
+    sides.root.update_replication_rule(rule["id"], {"meta": json.dumps(kept)})
+    assert mark(sides, name, grace=0)["not_at_node"] == 1
+    assert undo("c-0", "--clear") == {name: "cleared"}
+    assert mark(sides, name, grace=0)["swept"] == 1
+
+
+def test_a_sweep_that_is_announced_is_waited_for_and_the_truth_is_told(sides: TwoSides) -> None:
+    names = leaving(sides, 1, 2)
+    mark(sides, *names)
+    site = find_site(Rucio(sides.main), NODE, Site())
+    assert site is not None
+    announcements.announce(
+        Rucio(sides.main), NODE, f"{announcements.PREFIX}x", [names[0]], by="w", cycle="c", at=time.time()
+    )
+    order = Order(asked=frozenset(names), by="me", at="now", wait=0.5)
+    states = {one.block: one.state for one in undo_marks(Rucio(sides.main), site, order)}
+    assert states == {names[0]: Undone.UNSURE, names[1]: Undone.KEPT}
 
 
 def test_kept_until_phedex_has_had_it_back(sides: TwoSides) -> None:

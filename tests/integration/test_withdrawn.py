@@ -75,7 +75,7 @@ def test_no_transfer_outlives_its_rule(sides: TwoSides) -> None:
     """Rucio's cleaner cancels none of a replica that went before."""
     name = ordering(sides, "/store/data/joined.root", 1, "00000001")
     sides.snapshot.remove_replica(name, NODE)
-    world = sides.world(site=Site(removal_grace=0))
+    world = sides.world(site=Site(removal_grace=0, max_removal_share=1))
     assert sides.sync(name, world=world, removable_until=now() + timedelta(minutes=30)).counts["swept"] == 1
     sides.rucio.run_daemon("judge-cleaner")
     assert requests(sides) == 0

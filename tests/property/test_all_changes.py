@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter, deque
+from collections import Counter as Tally
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,8 @@ from common.errors import PhedexRucioError
 from common.messages.commands import Command, SyncBlocks, SyncSite
 from common.outcome import Outcome
 from common.phedex.client import Phedex
-from common.rucio.session import Rucio
+from common.rucio import announcements, session
+from common.rucio.session import Counter, Rucio, TooLate
 from common.settings.model import Main, Settings, Site
 from consumers import sync_blocks, sync_site
 from consumers.engine.result import Failed, Result
@@ -36,10 +38,19 @@ from tests.model.rucio_model import RucioModel
 
 NODES = ["T2_IT_Pisa", "T2_US_MIT", "T2_DE_DESY"]
 ANCHOR = "/Zero/Run2018A-v1/AOD#0"  # always at every node: a list that is empty is then a lie, and held
-LIES = ("truncated", "torn", "no_call_time", "error_document", "other_rows", "other_instance", "other_call", "stale")
+LIES: tuple[str, ...] = (
+    "truncated",
+    "torn",
+    "no_call_time",
+    "error_document",
+    "other_rows",
+    "other_instance",
+    "other_call",
+    "stale",
+)
 LIES += ("status", "login")
 TRIES = 3
-tried: Counter[str] = Counter()
+tried: Tally[str] = Tally()
 
 
 class Killed(BaseException):
@@ -81,7 +92,13 @@ class Story:
         self.faults.write_text("[]")
         self.truth = truth_of(self.snapshot)
         self.main = Main(
-            phedex_url=self.url, rucio_files=3, rucio_dids=2, rucio_rules=2, phedex_tries=1, phedex_blocks=4
+            phedex_url=self.url,
+            rucio_files=3,
+            rucio_dids=2,
+            rucio_rules=2,
+            phedex_tries=1,
+            phedex_blocks=4,
+            nowhere_apart=0,
         )
         self.phedex = Phedex(self.main, sleep=lambda _: None)
 
@@ -107,18 +124,37 @@ class Story:
 
     def world(self, dies_after: int | None = None) -> World:
         door = Rucio(self.main)
-        door._client = _Watched(self, dies_after)
+        door._client = _Watched(self, dies_after, door.counter)
         return World(self.phedex, door, Settings(main=self.main, default=self.policy), lambda: None)
+
+    def an_hour_later(self) -> None:
+        """What was announced has expired."""
+        for attributes in self.rucio.rses.values():
+            for key in [key for key in attributes if key.startswith(announcements.PREFIX)]:
+                value = json.loads(attributes[key])
+                attributes[key] = json.dumps(value | {"at": value["at"] - 3_700}, separators=(",", ":"))
+
+    def prove(self) -> None:
+        """What is nowhere was deleted wherever a rule holds it: one that was made after that would ask for a person."""
+        known = set(blocks_of(self.snapshot))
+        for rule in self.rucio.rules.values():
+            if rule.name in known and not self.snapshot.nodes_of(rule.name):
+                self.snapshot.add_deletion(rule.name, rule.rse, completed=self.snapshot.now)
 
 
 class _Watched:
     """The model; before and after each call it is compared with the truth, and at a given write the process dies."""
 
-    def __init__(self, story: Story, dies_after: int | None) -> None:
-        self.story, self.left = story, dies_after
+    def __init__(self, story: Story, dies_after: int | None, counter: Counter) -> None:
+        self.story, self.left, self.counter = story, dies_after, counter
 
     def __getattr__(self, verb: str) -> Any:
         def called(*args: Any, **options: Any) -> Any:
+            if self.left is not None and self.left <= 0:
+                raise Killed  # the dead take nothing back
+            if self.counter.send_by is not None and session.clock() > self.counter.send_by:
+                raise TooLate(sent=False)
+            self.counter.sent_at = session.clock()
             rucio, written = self.story.rucio, self.story.rucio.writes
             before = {name for _, name in rucio.replicas}
             self._check(verb, args)
@@ -266,7 +302,16 @@ MOVED_AND_SHRUNK = [
 def test_whatever_phedex_does_and_whatever_breaks(
     phedex: tuple[Snapshot, str, Path], rounds: list[tuple[int, bool, bool, bool]], split: bool, seed: int
 ) -> None:
-    policy = Site(chunck=3, batch_blocks=2, batch_files=12, removal_grace=0, max_removal_share=1, hold_unknown=False)
+    policy = Site(
+        chunck=3,
+        batch_blocks=2,
+        batch_files=12,
+        removal_grace=0,
+        max_removal_share=1,
+        hold_custodial=False,
+        hold_nowhere=False,
+        hold_unknown=False,
+    )
     story = Story(*phedex, random.Random(seed), replace(policy, multi_das_calls=split and seed % 3 == 0))
     tried["histories"] += 1
     for number, lies, deep, judged in [(8, False, False, True), *rounds]:
@@ -276,13 +321,16 @@ def test_whatever_phedex_does_and_whatever_breaks(
         cycle(story, faults=True, deep=deep)
         if judged:
             story.rucio.judge()
+            story.an_hour_later()
         story.faults.write_text("[]")
         assert story.wrong == []
     for block in blocks_of(story.snapshot):
         for node in story.snapshot.nodes_of(block):  # what is complete nowhere has no end state but its last copies
             story.snapshot.set_replica_files(block, node, [file.name for file in story.snapshot.files(block)])
     story.change(0)
+    story.an_hour_later()
     for _ in range(8):
+        story.prove()
         written = story.rucio.writes
         cycle(story, faults=False, deep=True)
         story.rucio.judge()
@@ -300,7 +348,11 @@ def test_whatever_phedex_does_and_whatever_breaks(
 
 def in_sync(phedex: tuple[Snapshot, str, Path], block: str, *, files: int) -> Story:
     """A story whose one block, of so many files, is at the first node on both sides."""
-    story = Story(*phedex, random.Random(1), Site(removal_grace=0, max_removal_share=1, hold_unknown=False))
+    story = Story(
+        *phedex,
+        random.Random(1),
+        Site(removal_grace=0, max_removal_share=1, hold_unknown=False, hold_custodial=False, hold_nowhere=False),
+    )
     story.snapshot.add_block(block, [(f"/store/data/{n}.root", 10 + n, "adler32:1") for n in range(files)])
     story.snapshot.add_replica(block, NODES[0])
     story.truth = truth_of(story.snapshot)

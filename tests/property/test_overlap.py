@@ -14,7 +14,7 @@ from common.sync.diff import diff
 from common.sync.guard import Budget, Limit, Ruling, rule
 from common.sync.plan import PERMISSION, Limits, Plan, Removals, make_plan
 from common.sync.selection import like, selection
-from tests.property.test_guard import NAMES, WHOLE, Rules, a_case, a_rule
+from tests.property.test_guard import NAMES, NODE, WHOLE, Rules, a_case, a_rule, code, few
 
 GRACE = timedelta(hours=1)  # the usual one
 BEGIN = datetime(2018, 1, 1, tzinfo=UTC)
@@ -22,11 +22,12 @@ BEGIN = datetime(2018, 1, 1, tzinfo=UTC)
 
 @dataclass
 class Batch:
-    """Some blocks that a plan lets go, until when, and whether a person approved it."""
+    """Some blocks that a plan lets go, or puts on record as held, until when, and by whose approval."""
 
     names: list[str]
     until: datetime
-    approved: bool
+    approved: bool = False
+    held_since: datetime | None = None
 
 
 @dataclass
@@ -45,16 +46,23 @@ class Site:
     def plan(self, at: datetime, pattern: str, approve: str = "") -> Plan:
         """The plan that began at that time and reads Rucio now."""
         blocks = {name: WHOLE for name in NAMES if name not in self.lost and like(pattern)(name)}
-        reading = Reading("T2_IT_Pisa", blocks, [], [], at)
+        reading = Reading(NODE, blocks, [], [], at)
         found = diff(reading, self.rules, selection(pattern, [], []))
-        ruling = rule(a_case(blocks, self.rules, self.budget, pattern, approve=approve))
+        ruling = rule(a_case(blocks, self.rules, self.budget, pattern, at=at, approve=approve))
         removals = Removals(at=at, ruling=ruling, grace=GRACE.total_seconds())
         plan = make_plan(("n", "r", "a", pattern), reading, self.rules, found, limits=Limits(), removals=removals)
         self.rulings.append(ruling)
-        names = sorted({*plan.mark, *plan.sweep, *plan.approve})
-        for k in range(0, len(names), 2):
-            self.batches.append(Batch(names[k : k + 2], at + PERMISSION, ruling.approved))
+        acted = {*plan.mark, *plan.sweep, *plan.approve}
+        self._send(acted.difference(ruling.approved), at)
+        self._send(acted.intersection(ruling.approved), at, approved=True)
+        self._send(set(ruling.record), at, held_since=at)
         return plan
+
+    def _send(
+        self, names: set[str], at: datetime, *, approved: bool = False, held_since: datetime | None = None
+    ) -> None:
+        for k in range(0, len(names), 2):
+            self.batches.append(Batch(sorted(names)[k : k + 2], at + PERMISSION, approved, held_since))
 
     def carry_out(self, batch: Batch) -> None:
         """What `sync.blocks` does: its own reading counts, and the permission."""
@@ -62,7 +70,10 @@ class Site:
             found = self.rules.get(name)
             if found is None or name not in self.lost:
                 continue
-            if not found.marked:
+            if batch.held_since is not None:
+                if not (found.marked or found.held_since):
+                    self.rules[name] = a_rule(held=batch.held_since)
+            elif not found.marked:
                 self.rules[name] = a_rule(since=self.clock, approved=batch.approved)
             elif self.clock.timestamp() - found.gone_since >= GRACE.total_seconds():
                 del self.rules[name]
@@ -70,6 +81,11 @@ class Site:
                     self.swept.append((self.clock, name))
             elif batch.approved:
                 self.rules[name] = a_rule(since=datetime.fromtimestamp(found.gone_since, UTC), approved=True)
+
+    def carry_out_all(self) -> None:
+        for batch in self.batches:
+            self.carry_out(batch)
+        self.batches.clear()
 
     def come_back(self, name: str) -> None:
         self.lost.discard(name)
@@ -109,7 +125,8 @@ lost_of_each = st.tuples(*(st.sets(st.sampled_from([n for n in NAMES if like(d)(
 
 def step_of(site: Site, what: str, value: object) -> None:
     if what == "lose":
-        site.lost |= value  # type: ignore[operator, arg-type]
+        assert isinstance(value, set)
+        site.lost |= value
     elif what == "return":
         for name in value:  # type: ignore[attr-defined]
             site.come_back(name)
@@ -135,10 +152,9 @@ def test_no_order_of_plans_and_batches_sweeps_more_than_the_budget(
     for _ in range(3):
         for begun in site.begun:
             site.plan(*begun)
-        for batch in site.batches:
-            site.carry_out(batch)
+        site.carry_out_all()
         site.clock += timedelta(minutes=61)
-        site.batches, site.begun = [], [(site.clock, "*")]
+        site.begun = [(site.clock, "*")]
     most = site.most_at_a_time()
     assert most <= budget.share * len(NAMES)
     assert most <= budget.blocks
@@ -155,9 +171,7 @@ def test_one_plan_after_the_other_never_holds_what_it_marked(
     for lost, pattern in rounds:
         site.lost |= lost
         assert site.plan(site.clock, pattern).unswept == [] or not site.rulings[-1].sweep
-        for batch in site.batches:
-            site.carry_out(batch)
-        site.batches.clear()
+        site.carry_out_all()
         site.clock += timedelta(minutes=31)
     assert not any(ruling.kept for ruling in site.rulings)
 
@@ -170,24 +184,48 @@ def test_a_person_who_has_looked_lets_all_of_it_go(one: set[str], other: set[str
     site.plan(site.clock, "*")
     site.lost = one | other
     site.plan(site.clock, "*")
-    for batch in site.batches:
-        site.carry_out(batch)
-    site.batches.clear()
+    site.batches = [batch for batch in site.batches if batch.held_since is None]
+    site.carry_out_all()
     marked = {name for name, each in site.rules.items() if each.marked}
-    ruling = rule(a_case({n: WHOLE for n in NAMES if n not in marked}, site.rules, site.budget))
+    ruling = rule(a_case({n: WHOLE for n in NAMES if n not in marked}, site.rules, site.budget, at=site.clock))
     assert set(ruling.kept) == (marked if len(marked) > min(share * len(NAMES), 4) and len(marked) > 1 else set())
     site.lost = marked
     if ruling.kept:
         assert ruling.limit is Limit.MARKED
-        assert ruling.command.endswith(f"--approve {ruling.checksum} --reason '…'")
-        assert site.plan(site.clock, "*", approve=ruling.checksum).sweep == []
-        site.carry_out(site.batches.pop())  # of several batches one: the rest is said again by the same checksum
-        again = site.plan(site.clock, "*", approve=ruling.checksum)
-        assert (
-            sum(each.approved for each in site.rules.values()) + len(again.approve) == len(marked) or not again.approve
-        )
-        for batch in site.batches:
-            site.carry_out(batch)
+        seen = code("*", site.clock)
+        assert ruling.command.endswith(f"--approve {seen} --reason '…'")
+        plan = site.plan(site.clock, "*", approve=seen)
+        assert (plan.sweep, plan.approve) == ([], sorted(marked))
+        site.carry_out(site.batches.pop())  # of several batches one: the rest is said again by the same code
         site.batches.clear()
+        site.clock += timedelta(minutes=5)
+        again = site.plan(site.clock, "*", approve=seen)
+        assert sum(each.approved for each in site.rules.values()) + len(again.approve) == len(marked)
+        site.carry_out_all()
     site.clock += timedelta(minutes=61)
     assert set(site.plan(site.clock, "*").sweep) == marked
+
+
+@given(few, few, some, st.integers(0, 3))
+def test_an_approval_of_what_is_held_takes_no_other_block_with_it(
+    one: set[str], meanwhile: set[str], back: set[str], plans: int
+) -> None:
+    """Held, looked at, and approved later: what went meanwhile is held by itself, what came back is not covered."""
+    site = Site(Budget(share=0), lost=set(one))
+    site.plan(site.clock, "*")
+    site.carry_out_all()
+    seen = code("*", site.clock)
+    assert {name for name, each in site.rules.items() if each.held_since} == one
+    site.clock += timedelta(minutes=5)
+    for name in back & one:
+        site.come_back(name)
+    site.lost |= meanwhile | back & one  # these left again
+    for _ in range(plans):
+        site.plan(site.clock, "*")
+        site.carry_out_all()
+    site.clock += timedelta(minutes=5)
+    site.plan(site.clock, "*", approve=seen)
+    site.carry_out_all()
+    assert {name for name, each in site.rules.items() if each.marked} == one - back
+    assert all(each.approved for each in site.rules.values() if each.marked)
+    assert {name for name, each in site.rules.items() if each.held_since} == (meanwhile | back & one) - (one - back)

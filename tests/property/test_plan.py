@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.sync.catalogue import BlockAtNode, Doubt, Reading, RuleAtRse
-from common.sync.diff import diff, set_unknown
+from common.sync.diff import diff, keep_incomplete, set_reasons, unsettled
+from common.sync.marks import Removal, permits
 from common.sync.plan import Limits, Plan, Removals, batches, make_plan
+from common.sync.reasons import Reason
 from common.sync.selection import like, selection
 
 NAMES = [f"/{p}/Run-v1/{tier}#{k}" for p in ("Aa", "Ab", "B") for tier in ("AOD", "RAW") for k in range(4)]
@@ -36,7 +38,13 @@ rules = st.builds(
     gone_since=st.sampled_from([0, 1_700_000_000]),
     keep=st.booleans(),
     group=st.sampled_from(["", "DataOps"]),
+    why=st.sampled_from(list(Removal)),
+    held_since=st.sampled_from([0, 0, 1_700_000_000]),
+    left=st.booleans(),
+    ordering=st.booleans(),
 )
+reason = st.builds(Reason, st.sampled_from([why for why in Removal if why is not Removal.INCOMPLETE]))
+reasons = st.dictionaries(st.sampled_from(NAMES), st.one_of(reason, st.just(Reason(Removal.WAITING, stuck=True))))
 phedex = st.dictionaries(st.sampled_from(NAMES), blocks)
 rucio = st.dictionaries(st.sampled_from(NAMES), rules)
 
@@ -67,13 +75,49 @@ def test_every_name_is_in_exactly_one_part(found: dict[str, BlockAtNode], have: 
     assert not set(result.remove) & complete
 
 
-@given(phedex, rucio)
+@given(phedex, rucio, reasons)
 def test_a_block_that_is_complete_at_the_node_is_never_a_removal(
-    found: dict[str, BlockAtNode], have: dict[str, RuleAtRse]
+    found: dict[str, BlockAtNode], have: dict[str, RuleAtRse], why: dict[str, Reason]
 ) -> None:
     result = diff(reading_of(found), have, lambda _: True)
-    set_unknown(result, ())
-    assert all(not found[name].complete for name in result.remove if name in found)
+    set_reasons(result, have, why)
+    away = {*result.remove, *result.pending, *result.kept}
+    assert all(not found[name].complete for name in away if name in found)
+    assert away <= have.keys()
+
+
+@given(phedex, rucio, reasons)
+def test_reasons_move_blocks_between_the_parts_and_lose_none(
+    found: dict[str, BlockAtNode], have: dict[str, RuleAtRse], why: dict[str, Reason]
+) -> None:
+    """What may be the last copy stays; what a mark permits goes by that mark, and what none permits needs a new one."""
+    before = diff(reading_of(found), have, lambda _: True)
+    result = diff(reading_of(found), have, lambda _: True)
+    set_reasons(result, have, {name: why[name] for name in unsettled(result) if name in why})
+    assert result.remove.keys() | result.pending.keys() | result.kept.keys() == {*before.remove, *before.pending}
+    assert not result.remove.keys() & (result.pending.keys() | result.kept.keys())
+    assert result.kept.keys() & result.pending.keys() == {n for n, one in result.pending.items() if one.stays}
+    for name, one in result.remove.items():
+        assert not one.stays
+        assert name in before.remove or not permits(have[name].why, one.why)
+    for name, one in result.pending.items():
+        assert have[name].marked
+        assert permits(have[name].why, one.why)
+    assert all(one.stays for one in result.kept.values())
+    assert (result.missing, result.update, result.same) == (before.missing, before.update, before.same)
+
+
+@given(phedex, rucio)
+def test_incomplete_blocks_that_are_kept_are_the_same_and_no_others(
+    found: dict[str, BlockAtNode], have: dict[str, RuleAtRse]
+) -> None:
+    before = diff(reading_of(found), have, lambda _: True)
+    result = diff(reading_of(found), have, lambda _: True)
+    keep_incomplete(result)
+    stays = before.remove.keys() - result.remove.keys()
+    assert stays == before.remove.keys() & found.keys()
+    assert result.same == before.same + len(stays)
+    assert (result.pending, result.update, result.missing) == (before.pending, before.update, before.missing)
 
 
 @given(phedex, rucio, st.sampled_from(["/A*/*/*", "/Aa/*/*", "/*/*/RAW", "/B/Run-v1/AOD"]))

@@ -11,10 +11,21 @@ from msgspec.structs import replace
 
 from common.outcome import Exit
 from common.sync.answer import Answer, Word
-from common.sync.catalogue import GONE_CYCLE, GONE_WHY, GROUP, KEEP, File, RuleAtRse
+from common.sync.catalogue import File, RuleAtRse
 from common.sync.explain import explain
 from common.sync.explain_absent import at_stake
 from common.sync.guard import Limit, Ruling, Stop
+from common.sync.marks import (
+    GONE_CYCLE,
+    GONE_WHY,
+    GROUP,
+    HOLD,
+    KEEP,
+    LEFT,
+    Keep,
+    hash_of,
+    keep_text,
+)
 from common.sync.one_block import (
     Facts,
     History,
@@ -28,6 +39,7 @@ from common.sync.one_block import (
     Place,
     Policy,
     RuleSeen,
+    Sweeping,
     Trouble,
     Waiting,
     files_of,
@@ -100,7 +112,11 @@ def said(answer: Answer) -> str:
     return " ".join(answer.says)
 
 
+COMMAND = "phedex-rucio sync site X --approve abc"
+
+
 def plan(*, held: Limit | None = None, unswept: bool = False, **others: Any) -> Plan:
+    """The site's plan: the block passes the guard, or is held, or is marked and not swept."""
     stops = [Stop(held, f"would pass the {held}")] if held else []
     ruling = Ruling(
         allowed=[] if held else [BLOCK],
@@ -111,23 +127,20 @@ def plan(*, held: Limit | None = None, unswept: bool = False, **others: Any) -> 
         marked=0,
         bytes=33,
         checksum="abc",
-        command="phedex-rucio sync site X --approve abc" if held else "",
-        approved=False,
+        command=COMMAND if held and held is not Limit.LOCKED else "",
         sweep=not unswept,
+        kept=[BLOCK] if unswept else [],
     )
     empty: dict[str, Any] = {"missing": [], "update": {}, "pending": {}, "empty": [], "work": [], "ignored": []}
     numbers: dict[str, Any] = {"same": 19, "existing": 20, "present": 19, "left": 0, "after": "", "as_of": AT}
-    made: dict[str, Any] = (
-        {"remove": {BLOCK: "gone"}, "doubts": [], "adds": Sizes(), "ruling": ruling} | empty | numbers | others
-    )
-    unswept_names = [BLOCK] if unswept else []
+    made: dict[str, Any] = {"remove": {BLOCK: "moved"}, "doubts": [], "adds": Sizes(), "ruling": ruling}
     return Plan(
         node=NODE,
         rse=NODE,
         account="sync_t2_it_pisa",
         dataset="*",
-        unswept=unswept_names,
-        **(made | empty | numbers | others),
+        unswept=[BLOCK] if unswept else [],
+        **(empty | numbers | made | others),
     )
 
 
@@ -191,6 +204,8 @@ def test_what_stops_an_addition() -> None:
     [
         (marked(timedelta(minutes=5)), "its mark for removal is taken back"),
         (rule(keep=True), "a person's note to keep it goes"),
+        (rule(held_since=7), "the note that it was held goes, for it is back"),
+        (rule(ordering=True), "a transfer that Rucio queued for its rule is withdrawn"),
         (rule(ends=AT), "its rule, which ends 2026-01-31 12:00 UTC, stays"),
         (rule(locks=2), "its rule has 2 good locks of 3 files"),
         (rule(group="other"), "the rule's meta gets PhEDEx's group"),
@@ -259,6 +274,7 @@ def test_what_others_have_there_is_not_ours() -> None:
     ("its_rule", "more", "text"),
     [
         (rule({KEEP: {"by": "me", "at": "noon"}}, keep=True), {}, "me (at noon) keeps it"),
+        (replace(rule(keep=True), comment=keep_text(Keep("you", "one", "c"))), {}, "you (at one) keeps it"),
         (rule(ends=AT), {}, "its rule ends 2026-01-31 12:00 UTC"),
         (rule(), {"policy": Policy(keep_incomplete=True)}, "`incomplete: keep`"),
         (rule(), {"phedex": replace(PHEDEX, is_open=True, places={NODE: replace(WHOLE, complete=False)})}, "open at"),
@@ -278,11 +294,108 @@ def test_the_guard_lets_it_pass_or_holds_it() -> None:
     assert answer.next[0] == f"{SYNC} --wait"
     held = replace(gone, plan=plan(held=Limit.SHARE))
     answer = answered(held, Word.HELD, Exit.HELD, "The guard holds it (share): would pass the share.")
-    assert answer.next[1] == "phedex-rucio sync site X --approve abc"
+    assert "(moved: complete at another node, and in Rucio there)" in said(answer)
     failed = replace(gone, plan_failed="Truncated: it stops")
     answered(failed, Word.UNKNOWN, Exit.AWAY, "without that nothing is removed: Truncated: it stops.")
     unasked = replace(gone, plan_trouble="--quick leaves the guard out")
     answered(unasked, Word.MARK, Exit.DIFFERENCES, "is not known: --quick leaves the guard out")
+
+
+LOOK = f"phedex-rucio plan {NODE}"
+
+
+def test_an_approval_is_offered_for_what_is_on_record_and_after_the_list() -> None:
+    new = having(rule(), phedex=GONE, plan=plan(held=Limit.NOWHERE, remove={BLOCK: "nowhere"}))
+    answer = answered(new, Word.HELD, Exit.HELD, "not on record yet: the next sync puts it there")
+    assert answer.next == (LOOK, f"{SYNC} --wait")
+    held = rule({GROUP: "g", HOLD: {"since": int(AT.timestamp()), "why": "nowhere"}})
+    answer = answered(
+        replace(new, rucio=replace(RUCIO, rules=(held,))), Word.HELD, Exit.HELD, "On record as held since"
+    )
+    assert "since 2026-01-31 12:00 UTC (nowhere): an approval of what is held at the site covers it" in said(answer)
+    assert answer.next == (LOOK, COMMAND)
+    milder = rule({GROUP: "g", HOLD: {"since": int(AT.timestamp()), "why": "incomplete"}})
+    answered(replace(new, rucio=replace(RUCIO, rules=(milder,))), Word.HELD, Exit.HELD, "not on record yet")
+    everywhere = plan(held=Limit.NOWHERE, remove={BLOCK: "nowhere"})
+    assert everywhere.ruling is not None
+    everywhere = replace(everywhere, ruling=replace(everywhere.ruling, everywhere="phedex-rucio sync dataset /A"))
+    found = replace(new, rucio=replace(RUCIO, rules=(held,)), plan=everywhere)
+    assert explain(found).next == (LOOK, COMMAND, "phedex-rucio sync dataset /A")
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        ("partly", "it stays. Partly: complete at no node, and some node has files of it"),
+        ("waiting (no node that has it can have it in Rucio)", f"It is complete at {OTHER}"),
+    ],
+)
+def test_what_may_be_the_last_copy_stays_marked_or_not(reason: str, text: str) -> None:
+    for one in (rule(), marked(timedelta(minutes=5)), marked(timedelta(hours=2))):
+        found = having(one, phedex=GONE, plan=plan(remove={}, kept={BLOCK: reason}))
+        answer = answered(found, Word.HELD, Exit.HELD, text)
+        assert answer.next[0] == LOOK
+        assert ("Marked at" in said(answer)) == (one.ours is not None and one.ours.marked)
+    assert (answer.next[1:] == (f"phedex-rucio setup {OTHER}",)) == reason.startswith("waiting")
+
+
+def test_a_mark_for_a_milder_reason_is_decided_anew() -> None:
+    worse = having(marked(timedelta(hours=2)), phedex=GONE, plan=plan(held=Limit.UNKNOWN, remove={BLOCK: "unknown"}))
+    answer = answered(worse, Word.HELD, Exit.HELD, "The guard holds it (unknown)")
+    assert "Today's reason is worse than the mark's" in said(answer)
+    passing = replace(worse, plan=plan(remove={BLOCK: "nowhere"}))
+    answered(passing, Word.MARK, Exit.DIFFERENCES, "Today's reason is worse than the mark's")
+
+
+def test_a_locked_rule_names_who_must_do_what() -> None:
+    unlock = "rucio rule update r1 --locked False"
+    fresh = having(rule(locked=True), phedex=GONE, plan=plan(held=Limit.LOCKED))
+    answer = answered(fresh, Word.HELD, Exit.HELD, "a person locked its rule r1: it stays until that person unlocks it")
+    assert answer.next == (unlock, LOOK)
+    for ago in (timedelta(minutes=5), timedelta(hours=2)):
+        its_rule = rule({GROUP: "g"}, gone_since=int((AT - ago).timestamp()), locked=True)
+        kept = plan(held=Limit.LOCKED, unswept=True, remove={})
+        answer = answered(having(its_rule, phedex=GONE, plan=kept), Word.HELD, Exit.HELD, "a person locked its rule r1")
+        assert answer.next == (unlock, LOOK)
+        at_tape = plan(held=Limit.MARKED, unswept=True, remove={})
+        assert unlock not in explain(having(its_rule, phedex=GONE, plan=at_tape)).next
+
+
+SWEEPING = Sweeping(key="phedex_sweeping.a", by="host:1", cycle="c", since=AT, until=AT + timedelta(hours=1), blocks=3)
+
+
+def sweeping(*, at: datetime = AT, one: Sweeping = SWEEPING, **others: Any) -> Facts:
+    place = Place(rse=NODE, account="sync_t2_it_pisa", account_exists=True, sweeping=(one,))
+    return replace(facts(place=place, **others), at=at)
+
+
+def test_a_sweep_that_is_announced_right_now() -> None:
+    says = "A sweep is announced at T2_IT_Pisa since 2026-01-31 12:00 UTC by host:1, cycle c"
+    answer = answered(sweeping(), Word.NOTHING, Exit.DIFFERENCES, "nothing is added before that has ended")
+    assert says in said(answer)
+    due = replace(RUCIO, rules=(marked(timedelta(hours=2)),))
+    answer = answered(sweeping(phedex=GONE, rucio=due), Word.NOTHING, Exit.DONE, "its sweep is announced")
+    assert says in said(answer)
+    over = sweeping(at=AT + timedelta(hours=1))
+    answered(over, Word.NOTHING, Exit.DONE, "its end was never told: over since 2026-01-31 13:00 UTC")
+    unread = sweeping(one=Sweeping(key="phedex_sweeping.b"), at=AT + timedelta(days=9))
+    answer = answered(unread, Word.NOTHING, Exit.DIFFERENCES, "phedex_sweeping.b, which nobody can read")
+    assert answer.next == (f"rucio rse attribute unset {NODE} --attribute phedex_sweeping.b",)
+
+
+def test_files_that_phedex_lists_no_more_leave_at_a_second_reading() -> None:
+    gone = "/store/x"
+    more = replace(RUCIO, inside=FILES | {gone: File(gone, 1)})
+    first = replace(more, rules=(rule(locks=4),))
+    answer = answered(facts(rucio=first), Word.UPDATE, Exit.DIFFERENCES, "4 good locks of 3 files")
+    assert "to bring" not in said(answer)
+    assert f"1 file in it that PhEDEx lists no more, such as {gone}: remembered by the next sync" in said(answer)
+    noted = {GROUP: "g", LEFT: {str(int(AT.timestamp())): hash_of(gone)}}
+    elsewhere = replace(rule(noted, locks=4), id="r2", ours=None, expression=OTHER)
+    answer = answered(
+        facts(rucio=replace(more, rules=(rule(locks=4), elsewhere))), Word.UPDATE, Exit.DIFFERENCES, "1 file remembered"
+    )
+    assert "to leave from 2026-01-31 13:00 UTC on if PhEDEx says so again" in said(answer)
 
 
 def test_the_sites_plan_may_know_more_than_the_block() -> None:
@@ -330,6 +443,15 @@ def test_a_mark_that_is_due() -> None:
     answered(replace(due, policy=Policy(adds_only=True)), Word.HELD, Exit.HELD, "but `adds_only: true`")
     partly = replace(due, phedex=replace(PHEDEX, places={NODE: HALF}), policy=Policy(keep_incomplete=True))
     answered(partly, Word.NOTHING, Exit.DONE, "`incomplete: keep`")
+
+
+def test_a_mark_is_due_when_the_plan_says_so() -> None:
+    early = having(
+        marked(timedelta(hours=2)), phedex=GONE, plan=plan(remove={}, pending={BLOCK: AT + timedelta(hours=3)})
+    )
+    answered(early, Word.NOTHING, Exit.DONE, "may be swept from 2026-01-31 15:00 UTC on")
+    cleared = rule({GROUP: "g"}, gone_since=1, cleared=int((AT - timedelta(minutes=10)).timestamp()))
+    answered(having(cleared, phedex=GONE), Word.NOTHING, Exit.DONE, "may be swept from 2026-01-31 12:50 UTC on")
 
 
 def test_a_mark_that_nobody_can_read_is_never_due() -> None:

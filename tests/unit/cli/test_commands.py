@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 import consumers
 from common.errors import InvalidMessage, UsageError
 from common.messages.codec import MAX_BYTES, build, encode
-from common.messages.commands import KINDS, SyncBlocks, SyncSite
+from common.messages.commands import KINDS, SyncBlocks, SyncDataset, SyncSite
+from common.settings.model import Main, Settings
 from common.sync.selection import selection
+from datasvc.build import Snapshot
+from datasvc.serve import running
 from phedex_rucio import expand, main, roots, send, wait, wiring
 
 BLOCK = "/Primary/Processed-v1/AOD#0a1b-2c"
@@ -102,6 +105,24 @@ def test_a_preview_counts_what_a_pattern_expands_to() -> None:
     assert expand.preview(found, ["T1_US_FNAL"]) == "2 datasets, 3 blocks, 2 nodes; 1 skipped: no RSE (T1_US_FNAL)"
     assert expand.preview(found, []) == "2 datasets, 3 blocks, 2 nodes"
     assert expand.preview({}, None) == "0 datasets, 0 blocks, 0 nodes; Rucio was not asked for their RSEs"
+
+
+def test_an_approval_of_a_dataset_goes_to_nodes_where_phedex_has_it_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Snapshot(tmp_path / "snapshot.db") as snapshot:
+        for node in ("T2_US_MIT", "T2_US_UCSD", "T1_US_FNAL_Buffer"):
+            snapshot.add_node(node)
+    approved = SyncDataset(v=2, dataset="/A/B/AOD", approve="20261128T004510-1a2b3c", reason="gone")
+    with running(tmp_path / "snapshot.db") as url:
+        settings = Settings(main=Main(phedex_url=url))
+        (narrow,) = expand.narrowed([approved], "T2_.*", settings)
+        assert narrow.nodes == ["T2_US_MIT", "T2_US_UCSD"]
+        assert "an approval also goes" not in capsys.readouterr().err
+        assert expand.narrowed([approved], "", settings) == [approved]
+        assert "an approval also goes where Rucio alone has blocks of it" in capsys.readouterr().err
+        with pytest.raises(UsageError, match="--node matches no node"):
+            expand.narrowed([approved], "T3_.*", settings)
 
 
 def test_kinds_and_modules_are_one_to_one() -> None:

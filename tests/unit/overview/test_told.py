@@ -45,7 +45,7 @@ def test_a_name_says_what_is_meant(text: str, subject: Subject) -> None:
 def test_a_block_is_told_by_what_became_of_it_everywhere() -> None:
     first, second = told.deeds(story(), BLOCK)
     assert (first.at, first.node, first.what, first.by) == (ago(minutes=110), NODE, "added, with its rule", "me@host")
-    assert (second.what, second.by) == ("held back by the guard", "the clock")
+    assert (second.what, second.by) == ("held back by the guard, or kept for its last copy", "the clock")
     (other,) = told.deeds(story(), OTHER)
     assert other.what.startswith("marked")
     died = batch(outcome=Outcome.DEAD, key=f"{NODE} {BLOCK}", error=Failure(class_="X", message="no", at=NOW))
@@ -70,6 +70,13 @@ def test_chapters_of_a_site_a_dataset_and_a_cycle() -> None:
     assert (one.ended, one.closed, one.announced) == (None, 1, 2)
     assert told.chapters(story(), Subject("cycle", "x")) == []
     said = "\n".join(line for chapter in (first, second, one) for line in history._lines(chapter))
-    for words in ("changed, took 10 min", "by me@host, PhEDEx as of", "1 added", "guard: would mark", "→ phedex-rucio"):
+    for words in (
+        "changed, took 10 min",
+        "by me@host, PhEDEx as of",
+        "1 added",
+        "guard: would mark",
+        f"→ phedex-rucio plan {NODE}",
+    ):
         assert words in said
     assert "open: 1 of 2 commands closed" in said
+    assert "--approve" not in said

@@ -129,7 +129,23 @@ WRONG: list[tuple[str, Facts, list[str]]] = [
         facts(asked(), retrying(attempt=3)),
         ["Waiting for another try: 1 command, after 3 at most: FileConflict: no good", "history c"],
     ),
-    ("held", facts(asked(), closed(outcome=Outcome.HELD, guard=guard())), ["25 %", "→ phedex-rucio sync site"]),
+    ("held", facts(asked(), closed(outcome=Outcome.HELD, guard=guard())), ["25 %", f"→ phedex-rucio plan {NODE}"]),
+    (
+        "held",
+        facts(asked(dataset="/A/B*/*"), closed(key=f"{NODE} /A/B*/*", outcome=Outcome.HELD, guard=guard())),
+        [f"→ phedex-rucio plan {NODE} --dataset '/A/B*/*'"],
+    ),
+    (
+        "hit",
+        facts(
+            asked(at=ago(hours=2)),
+            closed(children=1, at=ago(hours=2)),
+            batch(outcome=Outcome.HELD, counts={"hit": 2}, at=ago(hours=1)),
+            asked("d"),
+            closed("d", as_of=ago(minutes=5)),
+        ),
+        ["2 blocks got a rule of somebody else while their replicas went", "→ phedex-rucio history c"],
+    ),
     (
         "no_rse",
         facts(asked(), closed(outcome=Outcome.SKIPPED, notes=[f"{NODE}: no RSE with pnn"])),
@@ -168,6 +184,11 @@ def test_what_is_only_to_be_known_is_no_failure() -> None:
             "process_gone",
             facts(beats=[beat(name="old-1", at=ago(minutes=40)), beat(), SCHEDULER]),
             "1 worker ended without a word, killed or lost (last heard 02:32, 40 min ago): old-1",
+        ),
+        (
+            "kept",
+            facts(asked(), closed(as_of=NOW, counts={"kept": 2})),
+            f"2 blocks that should not be there stay, for they may be the last copy → phedex-rucio plan {NODE}",
         ),
         ("no_scheduler", facts(broker=standing(lease="free"), beats=[beat()], settings=Settings()), "No scheduler"),
     ):

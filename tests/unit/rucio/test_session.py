@@ -15,7 +15,8 @@ import pytest
 from rucio.common import config
 
 from common.errors import BadRucioConfiguration, NotAuthenticated, RucioError
-from common.rucio.session import Rucio, check_configuration, sliced
+from common.rucio import session
+from common.rucio.session import Rucio, TooLate, check_configuration, clock, sliced
 from common.settings.model import Main
 
 
@@ -193,3 +194,40 @@ def test_lists_are_cut_at_what_rucio_takes() -> None:
     assert [len(part) for part in sliced(range(2500), 5000)] == [1000, 1000, 500]
     assert [len(part) for part in sliced(range(5), 2)] == [2, 2, 1]
     assert list(sliced([], 2)) == []
+
+
+def test_a_call_goes_out_in_its_time_and_says_when(gateway: type[Answers], rucio: Rucio) -> None:
+    gateway.kind, gateway.reply = "application/json", b'{"account": "sync"}'
+    began = clock()
+    sent, answered = rucio.call_by(began + 60, "whoami")
+    assert began <= sent <= answered <= clock()
+    assert rucio.requests == 1
+
+
+def test_a_call_whose_time_is_over_is_not_sent_and_the_next_is(gateway: type[Answers], rucio: Rucio) -> None:
+    gateway.kind, gateway.reply = "application/json", b'{"account": "sync"}'
+    assert rucio.probe() == "sync"
+    before = len(gateway.seen)
+    with pytest.raises(TooLate) as late:
+        rucio.call_by(clock() - 1, "whoami")
+    assert not late.value.sent
+    assert (len(gateway.seen), rucio.requests) == (before, 1)
+    assert rucio.probe() == "sync"
+
+
+def test_a_call_whose_time_ends_before_the_client_repeats_it_is_not_repeated(
+    gateway: type[Answers], rucio: Rucio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a refusal the client logs in anew and sends the request again, whenever that is."""
+    rucio.client  # noqa: B018 -- logged in
+    before, gateway.status = len(gateway.seen), 401
+    times = iter([10.0, 11.5])
+    monkeypatch.setattr(session, "clock", lambda: next(times))
+    with pytest.raises(TooLate) as late:
+        rucio.call_by(11.0, "whoami")
+    assert late.value.sent
+    assert len(gateway.seen) == before + 1
+
+
+def test_the_clock_goes_on() -> None:
+    assert clock() <= clock()

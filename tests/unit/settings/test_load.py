@@ -134,12 +134,26 @@ def test_a_password_without_a_user_is_a_mistake(tmp_path: Path) -> None:
         ("schedule: [{kind: sync.site, every: 9}]", "schedule[0].fields.node: missing"),
         ("schedule: [{kind: sync.site, every: 9, fields: {node: Pisa}}]", "schedule[0].fields.node: "),
         ("schedule: [{kind: sync.site, every: 9, fields: {approve: x}}]", "schedule[0].fields.approve: not for the"),
+        ("datasets: [{dataset: /A/B/C, approve: x}]", "datasets[0].approve: "),
+        ("schedule: [{kind: sync.dataset, every: 9, fields: {dataset: /A/B/C, approve: x}}]", "approve: not for the"),
         ("T2_IT_Pisa: {sleep: 4}", "T2_IT_Pisa.sleep: unknown key"),
         ("main: {threads: four}", "main.threads: Expected `int`, got `str`"),
         ("main: {threads: 0}", "main.threads: Expected `int` >= 1"),
         ("main: {threads: '4'}", "main.threads: Expected `int`, got `str`"),
         ("T2_IT_Pisa: {dry: 3}", "T2_IT_Pisa.dry: Expected `bool`, got `int`"),
         ("T2_IT_Pisa: {batch_blocks: 101}", "T2_IT_Pisa.batch_blocks: Expected `int` <= 100"),
+        ("main: {sweep_blocks: 13}", "main.sweep_blocks: Expected `int` <= 12"),
+        ("main: {sweep_blocks: 0}", "main.sweep_blocks: Expected `int` >= 1"),
+        ("main: {sweep_files: 1001}", "main.sweep_files: Expected `int` <= 1000"),
+        ("main: {sweep_within: 0}", "main.sweep_within: Expected `float` > 0"),
+        ("main: {announcement_lifetime: 0.5}", "main.announcement_lifetime: Expected `float` >= 1"),
+        ("main: {approval_lifetime: -1}", "main.approval_lifetime: Expected `float` >= 0"),
+        ("main: {nowhere_apart: -1}", "main.nowhere_apart: Expected `float` >= 0"),
+        ("main: {rely_on: sync}", "main.rely_on: Expected `array`, got `str`"),
+        ("main: {rely_on: ['a b']}", "main.rely_on: Expected `str` matching regex"),
+        ("T2_IT_Pisa: {hold_nowhere: 3}", "T2_IT_Pisa.hold_nowhere: Expected `bool`, got `int`"),
+        ("T2_IT_Pisa: {rse: T2_X}\nT2_US_MIT: {rse: T2_X}", "T2_US_MIT.rse: T2_X is the RSE of T2_IT_Pisa too"),
+        ("default: {rse: T2_X}\nT2_IT_Pisa: {}\nT2_US_MIT: {}", "T2_US_MIT.rse: T2_X is the RSE of T2_IT_Pisa too"),
         ("main: {wait_delays: []}", "main.wait_delays: empty"),
         ("main: {probe_pause: 90}", "main.probe_pause: 90.0 s is more than main.probe_pause_max"),
         ("Pisa: {dry: true}", "Pisa: neither `main`, `default`, `datasets` nor `schedule`"),
@@ -217,3 +231,15 @@ def test_settings_are_shown_with_origin_and_without_secrets(tmp_path: Path) -> N
     assert lines["T2_IT_Pisa.dry"].origin == "file"
     assert "T2_IT_Pisa.chunck" not in lines
     assert "geheim" not in str(lines)
+
+
+def test_what_holds_removals_where_nobody_says_otherwise(tmp_path: Path) -> None:
+    main, site = load(None, {}).settings.main, load(None, {}).settings.site("T2_IT_Pisa")
+    assert (main.approval_lifetime, main.nowhere_apart, main.announcement_lifetime) == (86_400, 3_600, 3_600)
+    assert (main.sweep_within, main.sweep_blocks, main.sweep_files, main.rely_on) == (5, 10, 300, [])
+    assert (site.hold_custodial, site.hold_nowhere, site.hold_unknown, site.allow_clean) == (True, True, True, False)
+    path = write(tmp_path, "main: {rely_on: [rucio_prod, t0]}\nT2_IT_Pisa: {hold_nowhere: false}")
+    loaded = load(path, {}).settings
+    assert loaded.main.rely_on == ["rucio_prod", "t0"]
+    assert not loaded.site("T2_IT_Pisa").hold_nowhere
+    assert loaded.site("T2_US_MIT").hold_nowhere

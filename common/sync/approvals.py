@@ -1,0 +1,63 @@
+"""A person's approval of removals: a code that says when and where somebody looked, and what it covers.
+
+What is held is on record in Rucio, in the rule of each block, since a time and for a reason. An approval covers what
+was on record when the person looked and is so still: a block that is held later is not covered, one that came back
+meanwhile is not covered when it leaves again, and neither takes the approval away from the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+
+from common.sync.marks import Hold, Removal, permits
+
+_CODE = re.compile(r"(\d{8}T\d{6})-([0-9a-f]{6})\Z")
+_AT = "%Y%m%dT%H%M%S"
+EVERYWHERE = "*"  # in place of a node: the dataset at all nodes
+
+
+def scope_of(node: str, dataset: str) -> str:
+    """What an approval is of: a node (or `EVERYWHERE`) and a dataset or pattern there."""
+    return f"{node} {'*' if dataset == '/*/*/*' else dataset}"
+
+
+def code_of(at: datetime, scope: str) -> str:
+    """The code by which a person approves what is held in this scope and on record by then."""
+    stamp = f"{at.astimezone(UTC):{_AT}}"
+    return f"{stamp}-{_check(stamp, scope)}"
+
+
+def _check(stamp: str, scope: str) -> str:
+    """Against a slip of the pen, and against the code of another site or pattern; no secret."""
+    return hashlib.sha256(f"{stamp} {scope}".encode()).hexdigest()[:6]
+
+
+def time_of(code: str) -> int:
+    """When somebody looked (epoch seconds), 0 for what is no code. Says nothing of the scope."""
+    found = _CODE.match(code)
+    try:
+        return int(datetime.strptime(found[1], _AT).replace(tzinfo=UTC).timestamp()) if found else 0
+    except ValueError:
+        return 0
+
+
+def problem_of(code: str, node: str, dataset: str, *, at: int, lifetime: float, skew: float = 600) -> str:
+    """Why a code approves nothing here, "" where it is good. `at`: now; `lifetime`: seconds that an approval lasts."""
+    since = time_of(code)
+    if not since:
+        return f"{code!r} is no approval code such as 20261128T004510-1a2b3c"
+    stamp, check = code.split("-")
+    if check not in {_check(stamp, scope_of(one, dataset)) for one in (node, EVERYWHERE)}:
+        return f"{code} was given for another site or pattern than {scope_of(node, dataset)}"
+    if since > at + skew:
+        return f"{code} is of a time to come: clocks differ"
+    if since < at - lifetime:
+        return f"{code} has lapsed: an approval lasts {lifetime / 3600:g} h (approval_lifetime)"
+    return ""
+
+
+def covers(since: int, hold: Hold | None, why: Removal) -> bool:
+    """True where the block was on record as held when somebody looked, for this reason or a worse one."""
+    return hold is not None and hold.since <= since and permits(hold.why, why)

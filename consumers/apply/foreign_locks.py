@@ -1,0 +1,84 @@
+"""Locks of others: the files that somebody else's rule, or another rule of ours, holds at an RSE.
+
+Rucio deletes a locked replica without a word (41.5.1), so we look first. A rule may hold a file by the block, by
+anything that the block or the file is in, or by the file itself, and under an expression of several RSEs the lock on
+a dataset and the locks on its files may be at different ones: only the locks of the files tell then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from common.names import SCOPE
+from common.rucio import rules
+from common.rucio.inventory import is_ours
+from common.rucio.replicas import Standing
+from common.rucio.rses import Site, is_rule_for
+from common.rucio.rules import Lock
+from common.rucio.session import Row, Rucio
+
+Standings = Mapping[str, Mapping[str, Standing]]
+Rows = Mapping[str, list[Row]]
+
+MANY_LOCKS = 5_000  # more of them are asked for file by file: a rule on a large container has a hundred thousand
+_ONE_RSE = re.compile(r"(?:rse=)?T[0-9]_[A-Za-z0-9_]+\Z")
+
+
+def held(rucio: Rucio, site: Site, files: Standings, rows: Rows, locks: Iterable[Lock]) -> dict[str, set[str]]:
+    """The files of each block that anything but our own rule on this block holds at the site's RSE.
+
+    `rows`: the rules on the blocks; `locks`: what holds the blocks. One request for all rules on single files, one for
+    each container and other thing that a file is in, and one for each rule that may hold files at several RSEs.
+    """
+    found: dict[str, set[str]] = {block: set() for block in files}
+    ours = {row["id"] for listed in rows.values() for row in listed if is_ours(row, site)}
+    for lock in locks:
+        if lock.rse == site.rse and lock.rule not in ours and lock.name in found:
+            found[lock.name] |= files[lock.name].keys()
+    for name, row in _others(rucio, site, files, rows):
+        for block, inside in files.items():
+            under = {file for file, one in inside.items() if name in (block, file) or name in one.parents}
+            if under and not (name == block and row["id"] in ours):
+                found[block] |= _locked(rucio, site.rse, row, under - found[block])
+    return found
+
+
+def _others(rucio: Rucio, site: Site, files: Standings, rows: Rows) -> Iterator[tuple[str, Row]]:
+    """Every rule that may hold one of the files at the RSE, with the name that it is on.
+
+    Our own rules on other blocks count too, for a file may be in several; but for one that ends, whose block was swept.
+    """
+    every = [(name, row) for name, listed in rows.items() for row in listed]
+    every += [(name, row) for name in _above(files, rows) for row in _rules(rucio, name)]
+    names = {name for inside in files.values() for name in inside}
+    every += [(row["name"], row) for row in rules.on_files(rucio) if row["name"] in names]
+    for name, row in every:
+        is_over = is_ours(row, site) and row.get("expires_at") is not None
+        if not is_over and may_be_at(site.rse, row.get("rse_expression", "")):
+            yield name, row
+
+
+def _above(files: Standings, rows: Rows) -> list[str]:
+    parents = {parent for inside in files.values() for one in inside.values() for parent in one.parents}
+    return sorted(parents - rows.keys())
+
+
+def _rules(rucio: Rucio, parent: str) -> list[Row]:
+    scope, colon, name = ("", "", parent) if parent.startswith("/") else parent.partition(":")
+    return list(rules.of_dataset(rucio, name, scope=scope if colon else SCOPE))
+
+
+def may_be_at(rse: str, expression: str) -> bool:
+    """False for a rule whose expression is plainly one other RSE."""
+    return is_rule_for(rse, expression) or _ONE_RSE.match(expression) is None
+
+
+def _locked(rucio: Rucio, rse: str, row: Row, files: Collection[str]) -> set[str]:
+    """Those of the files, which a rule is about, that it holds at the RSE; in doubt all of them."""
+    if not files or is_rule_for(rse, row.get("rse_expression", "")):
+        return set(files)
+    locks = sum(row.get(key) or 0 for key in ("locks_ok_cnt", "locks_replicating_cnt", "locks_stuck_cnt"))
+    if locks <= MANY_LOCKS:
+        return rules.locked_by(rucio, row["id"], rse).intersection(files)
+    return {file for file in files if any(one["id"] == row["id"] for one in rules.holding_file(rucio, file))}

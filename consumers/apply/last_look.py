@@ -1,0 +1,247 @@
+"""The last look at some marked blocks: all that decides whether they may go, read within seconds before they do.
+
+In the order announcements, rules, replicas: whoever says something after its part was read has read our announcement.
+A look decides nothing about a block but that it may not go, which is the block's fate then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from common.messages.meta import now
+from common.rucio import announcements, dids, replicas
+from common.rucio import rules as rucio_rules
+from common.rucio.inventory import is_ours, rule_of
+from common.rucio.replicas import Standing
+from common.rucio.rses import Switch, attributes_of, closed, switch_of
+from common.rucio.session import Row, clock
+from common.sync.catalogue import RuleAtRse
+from common.sync.marks import DESTROYING
+from consumers.apply import beyond, foreign_locks
+from consumers.apply.batch import Fate
+from consumers.apply.beyond import Known
+from consumers.apply.contents import Files
+from consumers.apply.removals import Halted, Task, Work, is_due, needs_person
+
+LOCKS = ("locks_ok_cnt", "locks_replicating_cnt", "locks_stuck_cnt")
+
+
+@dataclass
+class Look:
+    """What the sweep of a few blocks goes by. `began`: when its first request was sent, by the session's clock."""
+
+    began: float
+    names: list[str]
+    known: Known = field(default_factory=Known)
+    rows: dict[str, list[Row]] = field(default_factory=dict)  # the rules on each block, anybody's and anywhere
+    ours: dict[str, list[RuleAtRse]] = field(default_factory=dict)  # our own here
+    inside: dict[str, Files] = field(default_factory=dict)  # the files that each block has now
+    files: dict[str, Files] = field(default_factory=dict)  # those and the ones that were detached before
+    standing: dict[str, dict[str, Standing]] = field(default_factory=dict)
+    places: dict[str, set[str]] = field(default_factory=dict)  # other RSEs that can be relied on
+    foreign: dict[str, set[str]] = field(default_factory=dict)  # files that others hold here
+    clash: set[str] = field(default_factory=set)  # blocks of which somebody else has announced a sweep
+
+    def drop(self, names: Iterable[str]) -> None:
+        """These blocks are not swept now."""
+        gone = set(names)
+        self.names = [name for name in self.names if name not in gone]
+
+
+def take_look(
+    task: Task,
+    work: Work,
+    names: list[str],
+    key: str,
+    only: Mapping[str, list[str]] | None = None,
+    *,
+    begun: bool = False,
+) -> Look:
+    """All that decides, read now; blocks that may not go have their fate. `only`: some files of each block alone.
+
+    `key`: of our own announcement. `begun`: replicas of them went already. Raises Halted where the site as a whole does
+    not allow it.
+    """
+    look = Look(clock(), list(names))
+    _read_site(task, look, key)
+    _read_phedex(task, work, look)
+    _read_rules(task, look)
+    _still_due(task, look, begun=begun)
+    _read_replicas(task, look, only)
+    if only is None:
+        _settled(task, look)
+    look.foreign = foreign_locks.held(
+        task.sides.rucio, task.batch.site, look.standing, look.rows, rucio_rules.locks(task.sides.rucio, look.names)
+    )
+    return look
+
+
+def _read_site(task: Task, look: Look, key: str) -> None:
+    """The switch, whether the RSE lets anything be deleted, and who else has announced a sweep here."""
+    attributes = attributes_of(task.sides.rucio, task.rse)
+    switch = Switch.FROZEN if attributes is None else switch_of(attributes)
+    if switch is not Switch.ON:
+        raise Halted(f"the switch at {task.rse} says {switch}")
+    if closed(task.sides.rucio, task.rse).for_deletion:
+        raise Halted(f"RSE {task.rse} is closed for deletion (availability_delete)")
+    found = announcements.of(attributes or {})
+    live, over = _parted(task, found)
+    clash = announcements.about(live, look.names, besides=key)
+    gone = {name for name in clash if _shows_its_end(task, name)}
+    look.clash |= clash - gone
+    look.drop(look.clash)
+    for one in over:
+        announcements.withdraw(task.sides.rucio, task.rse, one.key)  # the replicas are looked at next
+
+
+def _parted(
+    task: Task, found: Iterable[announcements.Announcement]
+) -> tuple[list[announcements.Announcement], list[announcements.Announcement]]:
+    """Those that may still be carried out, and those that are over."""
+    at, lifetime = now().timestamp(), task.sides.rucio.main.announcement_lifetime
+    listed = list(found)
+    return [one for one in listed if one.is_live(at, lifetime)], [
+        one for one in listed if not one.is_live(at, lifetime)
+    ]
+
+
+def _shows_its_end(task: Task, name: str) -> bool:
+    """True where nothing of an announced block is left here: its delete, whose answer did not come, is done."""
+    inside = dids.contents(task.sides.rucio, [name])[name]
+    former = dids.former(task.sides.rucio, name)
+    standing = replicas.standing(task.sides.rucio, inside.keys() | former.keys())
+    return bool(inside or former) and not any(task.rse in one.states for one in standing.values())
+
+
+def _read_phedex(task: Task, work: Work, look: Look) -> None:
+    """PhEDEx again: the block at this node, and where else it is."""
+    if not look.names:
+        return
+    here = task.sides.phedex.blocks_at(task.batch.node, look.names)
+    back = [name for name, block in here.items() if block.complete]
+    for name in back:
+        task.batch.end(name, Fate.DOUBTFUL, f"{name}: PhEDEx has it at {task.batch.node} again")
+    look.drop(back)
+    for name in [name for name, block in here.items() if block.is_open and block.here >= block.files]:
+        task.batch.end(name, Fate.PENDING, f"{name}: PhEDEx has it at {task.batch.node}, open, with all of its files")
+    look.drop(name for name in list(look.names) if name in task.batch.fates)
+    keep = task.policy.incomplete == "keep"
+    for name in [name for name in look.names if keep and name in here]:
+        task.batch.end(name, Fate.PENDING, f"{name}: PhEDEx has some of it here, and `incomplete: keep`")
+    look.drop(name for name in look.names if name in task.batch.fates)
+    look.known = beyond.read(
+        task.sides,
+        task.own(work.found.ours),
+        look.names,
+        controls=task.command.controls,
+        here=[name for name in look.names if name in here],
+    )
+
+
+def _read_rules(task: Task, look: Look) -> None:
+    """First the announcements at the places to rely on, then all rules on the blocks, here and there."""
+    rses = sorted({rse for name in look.names for rse in look.known.places[name]})
+    live: dict[str, list[announcements.Announcement]] = {}
+    for rse in rses:
+        found, over = _parted(task, announcements.of(attributes_of(task.sides.rucio, rse) or {}))
+        live[rse] = found
+        for one in over:
+            announcements.withdraw(task.sides.rucio, rse, one.key)
+    for rse in rses:
+        theirs = announcements.about(live[rse], look.names)
+        look.clash |= {name for name in theirs if rse in look.known.places[name]}
+    look.drop(look.clash)
+    for name in look.names:
+        look.rows[name] = list(rucio_rules.of_dataset(task.sides.rucio, name))
+        look.ours[name] = [rule_of(row, task.batch.site) for row in look.rows[name] if is_ours(row, task.batch.site)]
+
+
+def _still_due(task: Task, look: Look, *, begun: bool) -> None:
+    """What was read last counts: the reason, the mark, a person's keep and lock.
+
+    A keep comes too late once replicas went, and `undo` says so: it would only leave locks without them.
+    """
+    for name in look.names:
+        standing = [rule for rule in look.ours[name] if not rule.ending]
+        why = look.known.reasons[name].why
+        if (any(rule.keep for rule in look.ours[name]) and not begun) or not standing:
+            task.batch.end(name, Fate.PENDING, f"{name}: its mark was taken back a moment ago")
+        elif task.is_locked(standing):
+            task.batch.end(name, Fate.LOCKED, f"{name}: a person locked its rule {standing[0].id}: it stays")
+        elif not is_due(task, standing, why):
+            task.batch.end(name, Fate.PENDING, f"{name}: its mark does not permit it: {why}")
+        elif why in DESTROYING and any(needs_person(task, rule, name, why) for rule in standing):
+            task.batch.end(name, Fate.PENDING, f"{name}: {why}: not swept before a person approves it")
+    look.drop(name for name in look.names if name in task.batch.fates)
+
+
+def _read_replicas(task: Task, look: Look, only: Mapping[str, list[str]] | None) -> None:
+    rucio = task.sides.rucio
+    look.inside = dids.contents(rucio, look.names)
+    look.files = {name: dids.former(rucio, name) | look.inside[name] for name in look.names}
+    wanted = {name: set(only[name]) if only else look.files[name].keys() for name in look.names}
+    standing = replicas.standing(rucio, {file for listed in wanted.values() for file in listed})
+    for name in look.names:
+        mine = {file: standing[file] for file in wanted[name]}
+        strays = [file for file, one in mine.items() if file not in look.inside[name] and one.parents]
+        for file in strays:  # left this block for another
+            del mine[file]
+        look.standing[name] = mine
+        look.places[name] = {rse for rse in look.known.places[name] if _stands(task, look, name, rse)}
+
+
+def _stands(task: Task, look: Look, name: str, rse: str) -> bool:
+    """True where a rule of this sync stands at the place, unmarked, with a lock on every file of the block."""
+    site = task.sides.sites.at(rse)
+    if site is None:
+        return False
+    for row in look.rows[name]:
+        relied = row["account"] in task.sides.sites.owners(site)
+        if relied and row["rse_expression"] in (rse, f"rse={rse}") and row.get("expires_at") is None:
+            rule = rule_of(row, site)
+            if not rule.marked and rule.files >= len(look.inside[name]):
+                return True
+    return False
+
+
+def _settled(task: Task, look: Look) -> None:
+    """A block waits while Rucio has not given its rule the locks of all its files.
+
+    It would give them to a rule that ends as well, and queue a transfer of a file whose replica went (41.5.1). Where
+    replicas are missing already the sweep has begun, and goes on.
+    """
+    rows = {row["id"]: row for name in look.names for row in look.rows[name]}
+    behind = [
+        name
+        for name in look.names
+        if not all(_has_locks(task, look, rows[rule.id]) for rule in look.ours[name] if not rule.ending)
+    ]
+    for name in behind:
+        task.batch.end(name, Fate.PENDING, f"{name}: waits until Rucio's evaluator has seen files that joined it")
+    look.drop(behind)
+
+
+def _has_locks(task: Task, look: Look, row: Row) -> bool:
+    """True where the rule has a lock on each file of its block.
+
+    Their number tells, but for a block that lost files: the lock of one that left may stand for one that joined.
+    """
+    name = row["name"]
+    inside = look.inside[name].keys()
+    if sum(row.get(key) or 0 for key in LOCKS) < len(inside):
+        return False
+    return look.files[name].keys() <= inside or inside <= rucio_rules.locked_by(task.sides.rucio, row["id"], task.rse)
+
+
+def apart(look: Look) -> list[str]:
+    """The blocks that share a file with one before them: their turn comes when that one's rule is over."""
+    seen: set[str] = set()
+    later = []
+    for name in look.names:
+        if seen.isdisjoint(look.standing[name]):
+            seen |= look.standing[name].keys()
+        else:
+            later.append(name)
+    look.drop(later)
+    return later

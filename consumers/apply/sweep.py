@@ -1,0 +1,334 @@
+"""The sweep of marked blocks whose time of grace is over: announce, look, delete within seconds, end the rule.
+
+Rucio deletes what it is told to, whoever has locked it, so the last look decides, and it must be young: whoever wants
+to keep a block (a person's `undo`, a colleague's rule, another site that relies on this one) may say so at any moment.
+So a few blocks at a time are announced first, in an attribute of the RSE that everybody sees; then all that matters is
+read, in the order announcements, rules, replicas; and the request to delete goes out within seconds or not at all. Of
+two who announce before they look at least one sees the other, and steps back.
+
+Once one replica went there is only forward: the rule ends, and what should be here after all is added anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Mapping
+
+from common.errors import NotFound, RucioError
+from common.messages.meta import now
+from common.names import dataset_of
+from common.rucio import announcements, dids, replicas
+from common.rucio import rules as rucio_rules
+from common.rucio.dids import Attachment
+from common.rucio.errors import is_unanswered
+from common.rucio.inventory import is_ours
+from common.rucio.session import TooLate, sliced
+from common.sync.marks import DESTROYING
+from consumers.apply import contents, foreign_locks, rules
+from consumers.apply.batch import Fate
+from consumers.apply.last_copy import Last, Sweep, decide
+from consumers.apply.last_look import Look, apart, take_look
+from consumers.apply.removals import Halted, Task, Work, check_permission
+
+log = logging.getLogger("phedex_rucio.sweep")
+
+TRIES = 4  # of two sweeps that met, each tries again after a random pause
+PAUSE = 1.5  # seconds, at most
+
+
+def sweep(task: Task, work: Work, names: list[str]) -> None:
+    """Every block has its fate: swept, kept for its last copy, or left as it is for now."""
+    pending = list(names)
+    while pending:
+        group = _group(task, work, pending)
+        pending = pending[len(group) :] + _swept(task, work, group)
+        if pending:
+            task.checkpoint()
+
+
+def _group(task: Task, work: Work, names: list[str]) -> list[str]:
+    """The first few of the blocks: so many that one look at all of their files is quick."""
+    main = task.sides.rucio.main
+    group: list[str] = []
+    files = 0
+    for name in names[: main.sweep_blocks]:
+        files += max((rule.files for rule in work.rules(name)), default=0)
+        if group and files > main.sweep_files:
+            break
+        group.append(name)
+    return group
+
+
+def _swept(task: Task, work: Work, names: list[str]) -> list[str]:
+    """The blocks have their fates but for those returned: they share files with one of them and come by themselves."""
+    later: list[str] = []
+    for rest in reversed(range(TRIES)):
+        announced = _Announced(task, names)
+        with announced:
+            look = _look_anew(task, work, names, announced)
+            later += apart(look)
+            _act(task, work, look, announced)
+            announced.is_done = True
+        names = sorted(look.clash)
+        if not names:
+            break
+        if rest:
+            time.sleep(random.uniform(0, PAUSE))  # noqa: S311 -- the other one, whose sweep ends at no event of ours
+    for name in names:
+        task.batch.end(
+            name, Fate.PENDING, f"{name}: somebody else has announced a sweep of it: left for the next cycle"
+        )
+    return later
+
+
+class _Announced:
+    """While it is entered everybody sees that these blocks may be deleted here.
+
+    Taken back at the end; unless a delete was sent and its answer did not come: then it stays until Rucio shows how
+    that ended, or it expires.
+    """
+
+    def __init__(self, task: Task, names: list[str]) -> None:
+        self.key = announcements.new_key()
+        self.unanswered = False
+        self.is_done = False
+        self._task, self._names = task, names
+
+    def __enter__(self) -> None:
+        check_permission(self._task)
+        self._announce()
+
+    def _announce(self) -> None:
+        self._at = now().timestamp()
+        announcements.announce(
+            self._task.sides.rucio,
+            self._task.rse,
+            self.key,
+            self._names,
+            by=self._task.who,
+            cycle=self._task.command.meta.cycle,
+            at=self._at,
+        )
+
+    def renew(self) -> None:
+        """It is said again where it may soon be over for others, who would take it away: a process may stand still."""
+        if now().timestamp() > self._at + self._task.sides.rucio.main.announcement_lifetime / 2:
+            self._announce()
+
+    def __exit__(self, *_: object) -> None:
+        if self.unanswered:
+            log.warning("sweep: no answer to a delete at %s: %s stays announced", self._task.rse, self.key)
+            return
+        try:
+            announcements.withdraw(self._task.sides.rucio, self._task.rse, self.key)
+        except RucioError as error:
+            if self.is_done:
+                raise
+            log.warning("sweep: %s at %s could not be taken back: %s", self.key, self._task.rse, error)
+
+
+def _look_anew(
+    task: Task,
+    work: Work,
+    names: list[str],
+    announced: _Announced,
+    only: Mapping[str, list[str]] | None = None,
+    *,
+    begun: bool = False,
+) -> Look:
+    announced.renew()
+    return take_look(task, work, names, announced.key, only, begun=begun)
+
+
+# --- the deed ----------------------------------------------------------------------------------------------------
+
+
+def _act(task: Task, work: Work, look: Look, announced: _Announced) -> None:
+    verdicts = {name: _decided(task, look, name) for name in look.names}
+    for name, verdict in verdicts.items():
+        if isinstance(verdict, Last):
+            _keep(task, look, name, verdict)
+    sweeps = {name: verdict for name, verdict in sorted(verdicts.items()) if isinstance(verdict, Sweep)}
+    if not sweeps:
+        return
+    if len(sweeps) == 1 and sum(len(one.delete) for one in sweeps.values()) > task.sides.rucio.main.sweep_files:
+        sweeps = _by_parts(task, work, look, sweeps, announced)
+    else:
+        sweeps = _taken(task, work, look, sweeps, announced)
+    mend(task, [name for name, one in sweeps.items() if one.lost])
+    for name in sweeps:
+        _end(task, look, name)
+    _look_back(task, look, sweeps)
+
+
+def _decided(task: Task, look: Look, name: str) -> Sweep | Last:
+    destroys = look.known.reasons[name].why in DESTROYING
+    return decide(name, task.rse, look.standing[name], look.foreign[name], look.places[name], destroys=destroys)
+
+
+def _taken(
+    task: Task,
+    work: Work,
+    look: Look,
+    sweeps: dict[str, Sweep],
+    announced: _Announced,
+    *,
+    only: Mapping[str, list[str]] | None = None,
+    begun: bool = False,
+) -> dict[str, Sweep]:
+    """The replicas are gone; while the rules still stand, so that none gets a tombstone on the way.
+
+    Where the look has become too old before its request is sent, it is repeated. Returns what was swept.
+    """
+    for rest in reversed(range(TRIES)):
+        try:
+            _delete(task, look, sweeps, announced)
+            return sweeps
+        except TooLate as late:
+            if late.sent:
+                announced.unanswered = True
+            if late.sent or not rest:
+                raise Halted("Rucio was too slow between the last look and the delete") from None
+        fresh = _look_anew(task, work, list(sweeps), announced, only, begun=begun)
+        verdicts = {name: _decided(task, fresh, name) for name in fresh.names}
+        for name, verdict in verdicts.items():
+            if isinstance(verdict, Last):
+                _keep(task, fresh, name, verdict)
+        sweeps = {name: verdict for name, verdict in sorted(verdicts.items()) if isinstance(verdict, Sweep)}
+        look.__dict__.update(fresh.__dict__ | {"clash": look.clash | fresh.clash})
+        if not sweeps:
+            break
+    return sweeps
+
+
+def _by_parts(task: Task, work: Work, look: Look, sweeps: dict[str, Sweep], announced: _Announced) -> dict[str, Sweep]:
+    """A block of many files goes in parts, each looked at by itself right before.
+
+    Where a part may not go after all, the rest stays with the rule, marked: no file loses its last copy.
+    """
+    ((name, whole),) = sweeps.items()
+    begun = False
+    for part in sliced(whole.delete, task.sides.rucio.main.sweep_files):
+        only = {name: part}
+        fresh = _look_anew(task, work, [name], announced, only, begun=begun)
+        if name not in fresh.names:
+            look.clash |= fresh.clash
+            return {}
+        verdict = _decided(task, fresh, name)
+        if isinstance(verdict, Last):
+            _keep(task, fresh, name, verdict)
+            return {}
+        fresh.files = look.files
+        done = _taken(task, work, fresh, {name: verdict}, announced, only=only, begun=begun)
+        if name not in done:
+            return {}
+        begun = True
+        look.rows, look.ours = fresh.rows, fresh.ours
+    return sweeps
+
+
+def _delete(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Announced) -> None:
+    rucio, batch = task.sides.rucio, task.batch
+    by = look.began + rucio.main.sweep_within
+    _withdraw(task, look, sweeps)
+    for name, one in sweeps.items():
+        if one.detach:
+            check_permission(task)
+            dids.detach(rucio, name, one.detach)
+            batch.written = True
+    names = sorted({file for one in sweeps.values() for file in one.delete})
+    if names:
+        check_permission(task)
+        try:
+            sent, answered = replicas.delete(rucio, task.rse, names, by=by)
+        except RucioError as error:
+            announced.unanswered |= is_unanswered(error)
+            raise
+        batch.written = True
+        log.info(
+            "sweep: %d blocks, %d files at %s: look to sending %.3f s, to answer %.3f s",
+            *(len(sweeps), len(names), task.rse, sent - look.began, answered - look.began),
+        )
+    for name, one in sweeps.items():
+        taken = {file: look.files[name][file] for file in one.delete}
+        batch.removed[name] = batch.removed.get(name, {}) | taken
+        if one.foreign:
+            batch.foreign[name] = set(one.foreign)
+            batch.notes[name] = f"{name}: {len(one.foreign)} replicas stay: others hold them, such as {one.foreign[0]}"
+
+
+def _withdraw(task: Task, look: Look, sweeps: Mapping[str, Sweep]) -> None:
+    """No transfer outlives its rule: Rucio's cleaner cancels it only while the replica is there (41.5.1)."""
+    for name in sweeps:
+        ordering = [
+            row["id"] for row in look.rows[name] if is_ours(row, task.batch.site) and rucio_rules.is_ordering(row)
+        ]
+        if ordering and not look.foreign[name]:
+            check_permission(task)
+            for rule in ordering:
+                rucio_rules.withdraw(task.sides.rucio, rule)
+            task.batch.written = True
+
+
+def _keep(task: Task, look: Look, name: str, last: Last) -> None:
+    """The block and its rule stay; another node that has it whole is asked to have it in Rucio too.
+
+    Said once, by the batch that finds it: it is remembered beside the mark.
+    """
+    check_permission(task)
+    if sum(rules.note_held(task.sides.rucio, rule.id, last.why) for rule in look.ours[name] if not rule.ending):
+        task.batch.found_held.add(name)
+        task.batch.written = True
+    if look.known.takers[name]:
+        task.batch.wanted_at.setdefault(look.known.takers[name][0], set()).add(name)
+    task.batch.end(name, Fate.KEPT_LAST_COPY, f"{name}: kept for {last.file}: {last.why}")
+
+
+def _end(task: Task, look: Look, name: str) -> None:
+    """Our rules on the block are over, whatever a permission says by now: its replicas are gone."""
+    for rule in look.ours[name]:
+        if not rule.ending:
+            try:
+                rucio_rules.end(task.sides.rucio, rule.id, unlock=task.is_tape)
+            except NotFound:
+                continue
+            task.batch.written = True
+    task.batch.end(name, Fate.SWEPT)
+
+
+def _look_back(task: Task, look: Look, sweeps: Mapping[str, Sweep]) -> None:
+    """After its delete a sweep looks once more, and says loudly whose rule came between the look and the delete."""
+    rucio = task.sides.rucio
+    seen = {row["id"] for name in sweeps for row in look.rows[name]}
+    whole = {name for name, one in sweeps.items() if one.delete and not one.foreign}
+    for lock in rucio_rules.locks(rucio, sorted(whole)):
+        if lock.rse == task.rse and lock.rule not in seen:
+            _hit(task, lock.name, lock.rule, lock.account)
+    taken = {file: name for name, one in sweeps.items() for file in one.delete}
+    for row in rucio_rules.on_files(rucio):  # those no dataset shows
+        is_here = row["name"] in taken and foreign_locks.may_be_at(task.rse, row.get("rse_expression", ""))
+        if is_here and row["name"] in rucio_rules.locked_by(rucio, row["id"], task.rse):
+            _hit(task, taken[row["name"]], row["id"], row["account"])
+
+
+def _hit(task: Task, name: str, rule: str, account: str) -> None:
+    says = f"{name}: rule {rule} of {account} was made while its replicas went: they are gone"
+    log.error("sweep: %s", says)
+    task.batch.notes[name] = says
+    task.batch.hit.add(name)
+
+
+def mend(task: Task, names: list[str]) -> None:
+    """The blocks are in their containers: where two sites took the last copies at once, one tore them out.
+
+    Done before their rules end, so that a run that is cut before it is repeated by the next.
+    """
+    rucio = task.sides.rucio
+    known = contents.existing(rucio, names) if names else {}
+    there = [name for name in names if name in known and dataset_of(name) in known]
+    inside = {container: dids.children(rucio, container) for container in sorted({dataset_of(n) for n in there})}
+    for name in there:
+        if name not in inside[dataset_of(name)]:
+            dids.attach(rucio, [Attachment(parent=dataset_of(name), names=(name,))])

@@ -1,0 +1,219 @@
+"""Files that left their block in PhEDEx ("invalidated") leave Rucio in one operation of the block, at all its RSEs.
+
+Done at one site first, it would leave locks without replicas at the others until the last of them has done it too. So
+the first reading is remembered in a rule of the block; after a second one, the time of grace later, the file is
+detached and its replicas are deleted wherever they are, in one go. Only where each of these places is ours and may be
+written, and where nobody else holds the file: otherwise it stays, and a person is told why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from common.errors import RucioError
+from common.messages.meta import now
+from common.names import dataset_of
+from common.rucio import announcements, dids, replicas
+from common.rucio import rules as rucio_rules
+from common.rucio.errors import is_unanswered
+from common.rucio.inventory import rule_of
+from common.rucio.replicas import Standing
+from common.rucio.rses import Site, Switch, attributes_of, switch_of
+from common.rucio.session import Row, TooLate, clock
+from common.settings.run import is_on
+from common.sync.marks import LEFT_FILES, hash_of, left_of, parse_meta, still_left
+from common.sync.words import count, size
+from consumers.apply import rules
+from consumers.apply.batch import Fate
+from consumers.apply.contents import Files
+from consumers.apply.removals import Halted, Task, is_permitted
+
+
+def leave(task: Task) -> list[str]:
+    """Every block whose files PhEDEx does not list all: these are remembered, or have left; returns the latter blocks.
+
+    Only where a plan permits it. Each block by itself: what stops one is told with it.
+    """
+    freed = []
+    for name in [name for name in sorted(task.batch.strangers) if name not in task.batch.failed]:
+        try:
+            _check(task, name)
+            if _left(task, name):
+                freed.append(name)
+        except Halted as reason:
+            some = task.batch.strangers[name]
+            note = f"{name}: {count(len(some), 'file')} that PhEDEx does not list, such as {min(some)}: {reason}"
+            task.batch.end(name, Fate.WITHHELD, note)
+    return freed
+
+
+def _check(task: Task, name: str) -> None:
+    if not is_permitted(task.command.files_until):
+        raise Halted("the plan's permission to take them away has run out")
+    block = task.batch.blocks.get(name)
+    if task.policy.hold_custodial and block is not None and block.custodial:
+        raise Halted("the block is custodial (hold_custodial)")
+    total = sum(file.bytes for file in task.batch.strangers[name].values())
+    if total > task.policy.max_removal_bytes:
+        raise Halted(f"{size(total)}, more than max_removal_bytes allows")
+
+
+def _left(task: Task, name: str) -> bool:
+    """True where the files have left; else they are remembered, for the reading after the time of grace."""
+    batch, files = task.batch, task.batch.strangers[name]
+    rows = list(rucio_rules.of_dataset(task.sides.rucio, name))
+    register = _register(task, rows)
+    if register is None:
+        raise Halted("no rule of this sync holds the block")
+    noted, at = left_of(parse_meta(register.get("meta"))), int(now().timestamp())
+    seen = still_left(noted, files, at)
+    if len(seen) > LEFT_FILES:
+        raise Halted(f"more than the {LEFT_FILES} that can be remembered: take them out by hand")
+    due = {
+        file: one for file, one in files.items() if noted.get(hash_of(file), at + 1) <= at - task.policy.removal_grace
+    }
+    if seen != noted:
+        rules.note_left(task.sides.rucio, register["id"], seen)
+        batch.written = True
+    if not due:
+        batch.notes[name] = (
+            f"{name}: {count(len(files), 'file')} that PhEDEx does not list, such as {min(files)}: leave "
+        )
+        batch.notes[name] += "when it says so again after the time of grace"
+        return False
+    _sweep(task, name, rows, due)
+    rules.note_left(task.sides.rucio, register["id"], {d: t for d, t in seen.items() if d not in map(hash_of, due)})
+    batch.removed[name] = batch.removed.get(name, {}) | due
+    for file in due:
+        del files[file]
+    if files:
+        return False
+    del batch.strangers[name]
+    batch.notes.pop(name, None)
+    if batch.fates[name] is not Fate.WITHHELD:
+        batch.fates[name] = Fate.UPDATED
+    return True
+
+
+def _register(task: Task, rows: Iterable[Row]) -> Row | None:
+    """The rule that remembers for the block: of the standing ones of this sync the first by RSE, whoever looks."""
+    ours = [row for row in rows if task.sides.sites.is_syncs(row["account"]) and row.get("expires_at") is None]
+    return min(ours, key=lambda row: (row["rse_expression"].removeprefix("rse="), row["id"]), default=None)
+
+
+def _sweep(task: Task, name: str, rows: Iterable[Row], due: Files) -> None:
+    """The files are in the block no more, and nowhere else; where something stands against it nothing is done."""
+    rucio, batch = task.sides.rucio, task.batch
+    _check_makers(task, due)
+    before = replicas.standing(rucio, due)
+    rses = sorted({rse for one in before.values() for rse in one.states} | {_rse(row) for row in rows})
+    sites = {rse: _site(task, rse) for rse in rses}
+    with _announced(task, name, rses) as keys:
+        began = clock()
+        for rse, site in sites.items():
+            _check_place(task, name, rse, site, keys[rse])
+        marked = _check_rules(task, name, due)
+        standing = replicas.standing(rucio, due)
+        _check_marks(standing, marked)
+        _check_files(name, standing, rses)
+        if clock() > began + rucio.main.sweep_within:
+            raise Halted("Rucio was too slow between the last look and the delete")
+        inside = dids.contents(rucio, [name])[name]
+        if there := sorted(file for file in due if file in inside):
+            dids.detach(rucio, name, there)
+        batch.written = True
+        for rse in rses:  # from here on only forward
+            if some := [file for file, one in standing.items() if rse in one.states]:
+                replicas.delete(rucio, rse, some, by=clock() + rucio.main.sweep_within)
+
+
+def _rse(row: Row) -> str:
+    return str(row["rse_expression"]).removeprefix("rse=")
+
+
+def _site(task: Task, rse: str) -> tuple[str, Site]:
+    """The node and site of an RSE where the sync may write."""
+    site = task.sides.sites.at(rse)
+    node = task.sides.sites.node_at(rse)
+    if site is None or not node:
+        raise Halted(f"it is at {rse} too, which is no site of this sync: whoever put it there must take it away")
+    policy = task.sides.sites.settings.site(node)
+    if policy.dry or policy.adds_only or not is_on(policy.run, now()):
+        raise Halted(f"it is at {rse} too, where the settings let nothing be removed")
+    return node, site
+
+
+def _check_place(task: Task, name: str, rse: str, site: tuple[str, Site], key: str) -> None:
+    attributes = attributes_of(task.sides.rucio, rse) or {}
+    switch = switch_of(attributes)
+    if switch is not Switch.ON:
+        raise Halted(f"it is at {rse} too, whose switch says {switch}: phedex-rucio site resume {site[0]}")
+    at, lifetime = now().timestamp(), task.sides.rucio.main.announcement_lifetime
+    found = announcements.of(attributes)
+    live = [one for one in found if one.is_live(at, lifetime)]
+    if announcements.about(live, [name], besides=key):
+        raise Halted(f"a sweep of the block is announced at {rse}: left for the next cycle")
+    for one in found:
+        if one not in live and one.is_about(name):
+            announcements.withdraw(task.sides.rucio, rse, one.key)  # the replicas are looked at next
+
+
+def _check_makers(task: Task, due: Files) -> None:
+    """A file that somebody else made in Rucio did not come from PhEDEx."""
+    mine = task.sides.rucio.probe()
+    for file, maker in sorted(dids.makers(task.sides.rucio, due).items()):
+        if maker != mine:
+            raise Halted(
+                f"{maker or 'somebody'} made {file}, not this sync: he takes it out (rucio did content remove)"
+            )
+
+
+def _check_rules(task: Task, name: str, due: Files) -> set[str]:
+    """All that holds the block or one of the files is ours. Returns the RSEs where the block is marked for removal."""
+    rucio, sites = task.sides.rucio, task.sides.sites
+    rows = list(rucio_rules.of_dataset(rucio, name))
+    above = list(rucio_rules.of_dataset(rucio, dataset_of(name)))
+    single = [row for row in rucio_rules.on_files(rucio) if row["name"] in due]
+    for row in [*rows, *above, *single]:
+        if not sites.is_syncs(row["account"]):
+            raise Halted(
+                f"rule {row['id']} of {row['account']} ({row['rse_expression']}) holds it: {row['account']} ends it"
+            )
+    standing = [row for row in rows if row.get("expires_at") is None]
+    return {_rse(row) for row in standing if rule_of(row, task.batch.site).marked}
+
+
+def _check_marks(standing: dict[str, Standing], marked: set[str]) -> None:
+    """A block that is about to leave one of its sites is left to that first; unless one of the files keeps it there."""
+    if marked and all(one.states.keys() - marked for one in standing.values() if one.states):
+        raise Halted(f"the block is marked for removal at {min(marked)}: left until that is done")
+
+
+def _check_files(name: str, standing: dict[str, Standing], rses: list[str]) -> None:
+    for file, one in sorted(standing.items()):
+        others = sorted(one.parents - {name, dataset_of(name)})
+        if others:
+            raise Halted(f"{file} is in {others[0]} too")
+        if strange := sorted(one.states.keys() - set(rses)):
+            raise Halted(f"{file} has come to {strange[0]} meanwhile")
+
+
+@contextmanager
+def _announced(task: Task, name: str, rses: list[str]) -> Iterator[dict[str, str]]:
+    """Everybody sees at each of the RSEs that something of the block is about to go. The keys of the announcements."""
+    keys = {rse: announcements.new_key() for rse in rses}
+    rucio, at = task.sides.rucio, now().timestamp()
+    with ExitStack() as stack:
+        for rse, key in keys.items():
+            announcements.announce(rucio, rse, key, [name], by=task.who, cycle=task.command.meta.cycle, at=at)
+            stack.callback(announcements.withdraw, rucio, rse, key)
+        try:
+            yield keys
+        except TooLate as late:
+            stack.pop_all() if late.sent else None
+            raise Halted("Rucio was too slow for the delete: the next cycle goes on") from None
+        except RucioError as error:
+            if is_unanswered(error):
+                stack.pop_all()
+            raise

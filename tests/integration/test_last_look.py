@@ -1,0 +1,271 @@
+"""The last look on a real Rucio: what others do between the look and the delete is seen, or told.
+
+Each test meddles at a known moment of a sweep: at its announcement, or right before its delete is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from common.errors import RucioError
+from common.messages.meta import Meta
+from common.outcome import Outcome
+from common.rucio.rses import find_site
+from common.rucio.session import Rucio
+from common.rucio.undo import Order, undo
+from common.settings.model import Settings, Site
+from consumers.engine.result import Result
+from consumers.engine.world import World
+from tests.stack.rucio_server import RucioServer
+from tests.stack.world import make_account
+from tests.two_sides import NODE, OTHER, TwoSides, block, files_of, two_sides
+
+AT_ONCE = Site(removal_grace=0, max_removal_share=1)
+ANCHOR = "/Anchor/Processed-v1/RAW#0"
+Action = Callable[[], None]
+
+
+@pytest.fixture
+def sides(clean_rucio: RucioServer, tmp_path: Path) -> Iterator[TwoSides]:
+    with two_sides(clean_rucio, tmp_path, nowhere_apart=0) as sides:
+        sides.put(ANCHOR)
+        make_account(sides.root, "jdoe", NODE)
+        make_account(sides.root, "jdoe", OTHER)
+        yield sides
+
+
+def dids(*names: str) -> list[dict[str, str]]:
+    return [{"scope": "cms", "name": name} for name in sorted(names)]
+
+
+def lfns(*names: str) -> set[str]:
+    return {lfn for name in names for lfn, *_ in files_of(name)}
+
+
+def at_both(sides: TwoSides, *numbers: int) -> list[str]:
+    names = [sides.put(block(n)) for n in numbers]
+    for name in names:
+        sides.snapshot.add_replica(name, OTHER)
+    for node in (NODE, OTHER):
+        assert sides.sync(*names, node=node).counts["added"] == len(names)
+    return names
+
+
+class Meddled:
+    """Rucio, where `when` happens before the n-th call of a verb. Once."""
+
+    def __init__(self, rucio: Rucio, verb: str, action: Action, number: int = 1) -> None:
+        self._rucio, self._verb, self._action, self._left = rucio, verb, action, number
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rucio, name)
+
+    def _meddle(self, verb: str) -> None:
+        if verb == self._verb:
+            self._left -= 1
+            if self._left == 0:
+                self._action()
+
+    def call(self, verb: str, *args: Any, **options: Any) -> Any:
+        self._meddle(verb)
+        return self._rucio.call(verb, *args, **options)
+
+    def rows(self, verb: str, *args: Any, **options: Any) -> Any:
+        self._meddle(verb)
+        return self._rucio.rows(verb, *args, **options)
+
+    def call_by(self, limit: float, verb: str, *args: Any, **options: Any) -> Any:
+        self._meddle(verb)
+        return self._rucio.call_by(limit, verb, *args, **options)
+
+
+def sweeping(
+    sides: TwoSides, *names: str, meddle: tuple[str, Action] | None = None, node: str = NODE, **main: Any
+) -> Result:
+    made: World = sides.world(site=AT_ONCE)
+    if main:
+        changed = msgspec.structs.replace(sides.main, **main)
+        made = replace(made, settings=Settings(main=changed, default=AT_ONCE))
+        made.rucio.main = changed
+    if meddle:
+        rucio: Any = Meddled(made.rucio, *meddle)
+        made = replace(made, rucio=rucio)
+    fields: dict[str, Any] = {"removable_until": datetime.now(UTC) + timedelta(minutes=30), "controls": [ANCHOR]}
+    return sides.sync(*names, node=node, world=made, meta=Meta(cycle="c-1", by="me"), **fields)
+
+
+def announced(sides: TwoSides) -> list[Any]:
+    return sides.rucio.sql("SELECT key FROM rse_attr_map WHERE key LIKE 'phedex_sweeping%'")
+
+
+def undone(sides: TwoSides, name: str, wait: float = 0.5) -> str:
+    door = Rucio(sides.main)
+    site = find_site(door, NODE, Site())
+    assert site is not None
+    try:
+        (one,) = undo(door, site, Order(asked=frozenset([name]), by="me", at="now", wait=wait))
+    finally:
+        door.close()
+    return one.state
+
+
+@pytest.mark.parametrize("moment", ["add_rse_attribute", "list_did_rules", "delete_replicas"])
+def test_undo_says_kept_only_where_it_is_in_time(sides: TwoSides, moment: str) -> None:
+    (name,) = at_both(sides, 1)
+    sides.snapshot.remove_replica(name, NODE)
+    said: list[str] = []
+    sweeping(sides, name, meddle=(moment, lambda: said.append(undone(sides, name))))
+    kept = lfns(name) <= set(sides.replicas())
+    assert kept == (moment != "delete_replicas")
+    assert said == (["unsure"] if moment != "add_rse_attribute" else ["kept"])
+    assert undone(sides, name) == ("kept" if kept else "swept")
+    assert announced(sides) == []
+
+
+def test_a_rule_made_before_the_rules_are_read_keeps_the_replicas(sides: TwoSides) -> None:
+    names = at_both(sides, 1, 2)
+    for name in names:
+        sides.snapshot.remove_replica(name, NODE)
+    rule: list[str] = []
+    action = lambda: rule.extend(sides.root.add_replication_rule(dids(names[1]), 1, NODE, account="jdoe"))  # noqa: E731
+    result = sweeping(sides, *names, meddle=("list_did_rules", action))
+    assert set(sides.replicas()) == lfns(names[1])
+    assert result.counts["foreign"] == 3
+    assert sides.root.get_replication_rule(rule[0])["locks_ok_cnt"] == 3
+
+
+def test_a_rule_made_right_before_the_delete_is_told_loudly(sides: TwoSides) -> None:
+    (name,) = at_both(sides, 1)
+    sides.snapshot.remove_replica(name, NODE)
+    action = lambda: sides.root.add_replication_rule(dids(name), 1, NODE, account="jdoe")  # noqa: E731
+    result = sweeping(sides, name, meddle=("delete_replicas", action))
+    assert (result.outcome, result.counts["hit"]) == (Outcome.HELD, 1)
+    assert any("jdoe" in note and "they are gone" in note for note in result.notes)
+
+
+def test_a_process_that_was_paused_before_the_delete_looks_again(sides: TwoSides) -> None:
+    (name,) = at_both(sides, 1)
+    sides.snapshot.remove_replica(name, NODE)
+
+    def pause() -> None:
+        time.sleep(1.1)  # what a stopped process does; meanwhile a colleague takes hold of the block
+        sides.root.add_replication_rule(dids(name), 1, NODE, account="jdoe")
+
+    result = sweeping(sides, name, meddle=("delete_replicas", pause), sweep_within=1)
+    assert set(sides.replicas()) == lfns(name)
+    assert result.counts["foreign"] == 3
+    assert announced(sides) == []
+
+
+def test_locks_of_a_rule_over_several_rses_are_seen_file_by_file(sides: TwoSides) -> None:
+    """His one copy of the block is at the other site, and that of a file of it, in another dataset, is here."""
+    (name,) = at_both(sides, 1)
+    first = files_of(name)[0][0]
+    sides.root.add_scope("jdoe", "user.jdoe")
+    sides.root.add_dataset("user.jdoe", "/Mine/Mine-v1/USER#1")
+    mine = {"scope": "user.jdoe", "name": "/Mine/Mine-v1/USER#1"}
+    box = {"scope": "user.jdoe", "name": "/Mine/Mine-v1/USER"}
+    sides.root.attach_dids(**mine, dids=dids(first))
+    sides.root.add_container(**box)
+    sides.root.attach_dids(**box, dids=[mine, *dids(name)])
+    (rule,) = sides.root.add_replication_rule([box], 1, f"{NODE}|{OTHER}", account="jdoe", grouping="DATASET")
+    held = {lock["name"] for lock in sides.root.list_replica_locks(rule) if lock["rse"] == NODE}
+    sides.snapshot.remove_replica(name, NODE)
+    result = sweeping(sides, name)
+    assert set(sides.replicas()) == held
+    assert result.counts.get("foreign", 0) == len(held)
+
+
+def test_a_file_of_two_blocks_stays_while_one_of_them_does(sides: TwoSides) -> None:
+    shared = ("/store/data/shared.root", 77, "0000000a")
+    one, two = block(1), block(2)
+    sides.put(one, [*files_of(one), shared])
+    sides.snapshot.add_block(two, files_of(two))
+    sides.snapshot.add_replica(two, NODE)
+    sides.snapshot.add_replica(one, OTHER)
+    for node in (NODE, OTHER):
+        sides.sync(one, two, node=node)
+    sides.root.attach_dids("cms", two, dids(shared[0]))
+    sides.rucio.run_daemon("judge-evaluator")
+    for name in (one, two):
+        sides.snapshot.remove_replica(name, NODE)
+    result = sweeping(sides, one, two)  # the first is elsewhere, the second nowhere: held for a person
+    assert result.names.get("swept") == [one]
+    assert shared[0] in sides.replicas()
+    assert lfns(two) <= set(sides.replicas())
+
+
+def test_two_sites_that_rely_on_each_other_keep_one_copy(sides: TwoSides) -> None:
+    """One has looked and is paused; PhEDEx moves the block to it meanwhile, and the other site sweeps."""
+    (name,) = at_both(sides, 1)
+    sides.snapshot.remove_replica(name, NODE)
+    others: list[Result] = []
+
+    def meanwhile() -> None:
+        sides.snapshot.add_replica(name, NODE)
+        sides.snapshot.remove_replica(name, OTHER)
+        others.append(sweeping(sides, name, node=OTHER))
+
+    sweeping(sides, name, meddle=("delete_replicas", meanwhile))
+    assert "swept" not in others[0].names  # it saw the announcement here
+    assert lfns(name) <= set(sides.replicas(OTHER))
+    assert sides.inside(name.partition("#")[0]) == {name}
+    assert announced(sides) == []
+
+
+def test_a_delete_without_an_answer_stays_announced_until_rucio_shows_its_end(sides: TwoSides) -> None:
+    names = at_both(sides, 1, 2)
+    for name in names:
+        sides.snapshot.remove_replica(name, NODE)
+
+    for carried_out in (True, False):
+        name = names[0] if carried_out else names[1]
+
+        def gone(name: str = name, carried_out: bool = carried_out) -> None:
+            if carried_out:
+                sides.root.delete_replicas(NODE, dids(*lfns(name)))
+            raise RucioError("Rucio: delete_replicas: no answer")
+
+        with pytest.raises(RucioError, match="no answer"):
+            sweeping(sides, name, meddle=("delete_replicas", gone))
+        assert len(announced(sides)) == 1
+        again = sweeping(sides, name)
+        if carried_out:
+            assert again.names == {"swept": [name]}
+            sides.rucio.sql("DELETE FROM rse_attr_map WHERE key LIKE 'phedex_sweeping%' RETURNING 1")
+        else:
+            assert again.counts["pending"] == 1
+            assert lfns(name) <= set(sides.replicas())
+            ((key,),) = announced(sides)
+            value = json.loads(sides.root.list_rse_attributes(NODE)[key])
+            sides.root.add_rse_attribute(NODE, key, json.dumps(value | {"at": 1}))  # an hour later
+            assert sweeping(sides, name).names == {"swept": [name]}
+            assert announced(sides) == []
+
+
+def test_a_frozen_site_is_a_place_to_rely_on(sides: TwoSides) -> None:
+    (name,) = at_both(sides, 1)
+    sides.root.add_rse_attribute(OTHER, "phedex_sync", "frozen")
+    sides.snapshot.remove_replica(name, NODE)
+    assert sweeping(sides, name).names == {"swept": [name]}
+    assert lfns(name) <= set(sides.replicas(OTHER))
+
+
+def test_a_large_block_goes_in_parts_each_looked_at_by_itself(sides: TwoSides) -> None:
+    name = sides.put(block(1), files_of(block(1), 45))
+    sides.snapshot.add_replica(name, OTHER)
+    for node in (NODE, OTHER):
+        sides.sync(name, node=node)
+    sides.snapshot.remove_replica(name, NODE)
+    result = sweeping(sides, name, sweep_files=20)
+    assert (result.names, result.counts["files_removed"], sides.replicas()) == ({"swept": [name]}, 45, {})
+    assert len(sides.replicas(OTHER)) == 45

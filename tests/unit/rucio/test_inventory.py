@@ -1,0 +1,103 @@
+"""What is kept of a rule as Rucio gives it?"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from common.rucio.inventory import NEVER_DUE, made_at, preferred, rule_of
+from common.rucio.rses import Site, Switch
+from common.sync.catalogue import RuleAtRse
+from common.sync.marks import (
+    COMMENT,
+    CUSTODIAL,
+    GONE_APPROVED,
+    GONE_SINCE,
+    GONE_WHY,
+    GROUP,
+    HOLD,
+    KEEP,
+    LEFT,
+    Keep,
+    Removal,
+    cleared_text,
+    keep_text,
+)
+
+RSE = "T2_IT_Pisa"
+SITE = Site(RSE, "sync", ("sync",), Switch.ON, RSE)
+PLAIN = RuleAtRse("r", 2)
+
+
+def read(**row: Any) -> RuleAtRse:
+    return rule_of({"id": "r", "locks_ok_cnt": 2, "rse_expression": RSE, "meta": None} | row, SITE)
+
+
+@pytest.mark.parametrize(
+    ("row", "changes"),
+    [
+        ({}, {}),
+        ({"locks_ok_cnt": None}, {"files": 0}),
+        ({"expires_at": "Sat, 28 Nov 2026 00:00:00 UTC"}, {"ending": True}),
+        ({"rse_expression": f"rse={RSE}"}, {"plain": False}),
+        ({"locked": True}, {"locked": True}),
+        ({"locked": None}, {}),
+        ({"state": "REPLICATING", "locks_replicating_cnt": 1}, {"ordering": True}),
+        ({"state": "STUCK", "locks_replicating_cnt": 1}, {}),
+        ({"state": "REPLICATING", "locks_replicating_cnt": 0}, {}),
+        ({"created_at": "2026-11-28 00:45:10"}, {"made": "2026-11-28 00:45:10"}),
+        ({"comments": COMMENT}, {}),
+        ({"comments": keep_text(Keep("op"))}, {"keep": True}),
+        ({"comments": cleared_text(77)}, {"cleared": 77}),
+    ],
+)
+def test_what_a_row_says(row: dict[str, Any], changes: dict[str, Any]) -> None:
+    fields = {name: getattr(PLAIN, name) for name in PLAIN.__struct_fields__}
+    assert read(**row) == RuleAtRse(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("meta", "changes"),
+    [
+        ({GROUP: "DataOps", CUSTODIAL: True}, {"group": "DataOps", "custodial": True}),
+        ({CUSTODIAL: "yes"}, {}),
+        ({GONE_SINCE: 100, GONE_WHY: "nowhere"}, {"gone_since": 100, "why": Removal.NOWHERE}),
+        ({GONE_SINCE: 100, GONE_WHY: "incomplete (1 of 2 files left)"}, {"gone_since": 100, "why": Removal.INCOMPLETE}),
+        ({GONE_SINCE: 100, GONE_APPROVED: "code"}, {"gone_since": 100, "approved": True}),
+        ({GONE_SINCE: "soon"}, {"gone_since": NEVER_DUE}),
+        ({HOLD: {"since": 50, "why": "unproven"}}, {"held_since": 50, "held_why": Removal.UNPROVEN}),
+        ({HOLD: "yes"}, {}),
+        ({KEEP: {"by": "op"}}, {"keep": True}),
+        ({LEFT: {"5": "aaaaaaaa"}}, {"left": True}),
+    ],
+)
+def test_what_a_meta_says_however_it_comes(meta: dict[str, Any], changes: dict[str, Any]) -> None:
+    fields = {name: getattr(PLAIN, name) for name in PLAIN.__struct_fields__}
+    for text in (meta, json.dumps(meta), json.dumps(json.dumps(meta))):
+        assert read(meta=text) == RuleAtRse(**(fields | changes))
+
+
+def test_a_keep_of_before_stands_beside_any_comment() -> None:
+    assert read(meta={KEEP: "op"}, comments=cleared_text(77)).keep
+
+
+@pytest.mark.parametrize("text", ["Sat, 28 Nov 2026 00:45:10 UTC", "2026-11-28 00:45:10"])
+def test_when_a_rule_was_made(text: str) -> None:
+    assert made_at(RuleAtRse("r", 2, made=text)) == 1_795_826_710
+
+
+@pytest.mark.parametrize("text", ["", "yesterday"])
+def test_a_rule_whose_making_nobody_can_read_was_made_now(text: str) -> None:
+    before = time.time()
+    assert before <= made_at(RuleAtRse("r", 2, made=text)) <= time.time()
+
+
+def test_of_two_rules_the_live_one_then_the_plain_one_then_the_first() -> None:
+    ending, old, first = RuleAtRse("e", 2, ending=True), RuleAtRse("o", 2, plain=False), RuleAtRse("f", 2)
+    assert preferred(None, ending) is ending
+    assert preferred(ending, old) is preferred(old, ending) is old
+    assert preferred(old, first) is preferred(first, old) is first
+    assert preferred(first, RuleAtRse("s", 2)) is first

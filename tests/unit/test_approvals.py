@@ -1,0 +1,91 @@
+"""What does an approval's code say, for how long and where is it good, and what does it cover?"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from common.sync.approvals import EVERYWHERE, code_of, covers, problem_of, scope_of, time_of
+from common.sync.marks import Hold, Removal
+
+NODE = "T2_IT_Pisa"
+AT = datetime(2026, 11, 28, 0, 45, 10, tzinfo=UTC)
+SINCE = int(AT.timestamp())
+
+
+def test_a_code_tells_when_somebody_looked() -> None:
+    code = code_of(AT, scope_of(NODE, "*"))
+    assert code.startswith("20261128T004510-")
+    assert time_of(code) == SINCE
+    assert code_of(AT.astimezone(timezone(timedelta(hours=1))), scope_of(NODE, "*")) == code
+    assert time_of(code_of(AT + timedelta(seconds=0.9), "any")) == SINCE  # never later than it was
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "cafa77efed4c3e95",
+        "20261128T004510",
+        "20261128T004510-1a2b3",
+        "20261128T004510-1a2b3c4",
+        "20261128T004510-1A2B3C",
+        " 20261128T004510-1a2b3c",
+        "20261128T004510-1a2b3c\n",
+        "20261328T004510-1a2b3c",  # no such month
+        "19700101T000000-1a2b3c",
+    ],
+)
+def test_what_is_no_code(text: str) -> None:
+    assert time_of(text) == 0
+    problem = problem_of(text, NODE, "*", at=SINCE, lifetime=3600)
+    assert problem == f"{text!r} is no approval code such as 20261128T004510-1a2b3c"
+
+
+def problem(node: str = NODE, dataset: str = "*", *, scope: str = scope_of(NODE, "*"), after: float = 0) -> str:
+    return problem_of(code_of(AT, scope), node, dataset, at=SINCE + int(after), lifetime=7200)
+
+
+def test_a_code_is_good_where_it_was_given_and_in_its_time() -> None:
+    assert problem() == ""
+    assert problem(dataset="/*/*/*") == ""  # everything, however it is written
+    assert problem(dataset="/A/B/RAW", scope=scope_of(NODE, "/A/B/RAW")) == ""
+    assert problem(dataset="/A/B/RAW", scope=scope_of(EVERYWHERE, "/A/B/RAW")) == ""
+    assert problem("T2_US_MIT", "/A/B/RAW", scope=scope_of(EVERYWHERE, "/A/B/RAW")) == ""
+
+
+@pytest.mark.parametrize(
+    ("node", "dataset", "scope"),
+    [
+        ("T2_US_MIT", "*", scope_of(NODE, "*")),
+        (NODE, "/A/B/RAW", scope_of(NODE, "*")),
+        (NODE, "*", scope_of(NODE, "/A/B/RAW")),
+        (NODE, "/A/B/AOD", scope_of(EVERYWHERE, "/A/B/RAW")),
+    ],
+)
+def test_a_code_of_another_site_or_pattern(node: str, dataset: str, scope: str) -> None:
+    said = problem(node, dataset, scope=scope)
+    assert said == f"{code_of(AT, scope)} was given for another site or pattern than {node} {dataset}"
+
+
+def test_a_code_lapses_and_is_never_of_a_time_to_come() -> None:
+    assert problem(after=7200) == ""
+    assert problem(after=7201).endswith(" has lapsed: an approval lasts 2 h (approval_lifetime)")
+    assert problem(after=-600) == ""
+    assert problem(after=-601).endswith(" is of a time to come: clocks differ")
+
+
+@pytest.mark.parametrize(
+    ("hold", "why", "covered"),
+    [
+        (None, Removal.MOVED, False),
+        (Hold(SINCE, Removal.MOVED), Removal.MOVED, True),
+        (Hold(SINCE, Removal.UNKNOWN), Removal.MOVED, True),
+        (Hold(SINCE, Removal.MOVED), Removal.INCOMPLETE, False),
+        (Hold(SINCE + 1, Removal.MOVED), Removal.MOVED, False),
+        (Hold(SINCE - 1, Removal.MOVED), Removal.MOVED, True),
+    ],
+)
+def test_what_an_approval_covers(hold: Hold | None, why: Removal, covered: bool) -> None:
+    assert covers(SINCE, hold, why) is covered

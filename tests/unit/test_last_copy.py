@@ -1,0 +1,99 @@
+"""Which replicas of a block may go? Every branch of the decision, file by file."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.rucio.replicas import Standing
+from consumers.apply.last_copy import Last, Sweep, decide
+
+BLOCK, DATASET = "/A/B-v1/RAW#1", "/A/B-v1/RAW"
+RSE, OTHER, THIRD = "T2_IT_Pisa", "T2_DE_DESY", "T2_CH_CERN"
+ONE, TWO = "/store/1", "/store/2"
+OURS = frozenset({BLOCK, DATASET})
+NO_OTHER = "no other RSE where PhEDEx has the block complete can be relied on"
+
+
+def standing(*rses: str, parents: frozenset[str] = OURS, state: str = "AVAILABLE") -> Standing:
+    """At our RSE, and at the others in this state."""
+    return Standing({RSE: "AVAILABLE", **dict.fromkeys(rses, state)}, parents)
+
+
+def decided(
+    files: dict[str, Standing],
+    *places: str,
+    foreign: frozenset[str] = frozenset(),
+    destroys: bool = False,
+) -> Sweep | Last:
+    return decide(BLOCK, RSE, files, foreign, set(places), destroys=destroys)
+
+
+def test_what_is_available_at_a_place_to_rely_on_goes() -> None:
+    both = {TWO: standing(OTHER), ONE: standing(OTHER, THIRD)}
+    for destroys in (False, True):
+        assert decided(both, OTHER, destroys=destroys) == Sweep([ONE, TWO], [], [], [])
+    assert decided({ONE: standing(OTHER), TWO: standing(THIRD)}, OTHER, THIRD) == Sweep([ONE, TWO], [], [], [])
+
+
+def test_files_without_a_replica_here_are_not_looked_at() -> None:
+    away = {ONE: Standing({OTHER: "AVAILABLE"}), TWO: Standing()}
+    assert decided(away) == Sweep([], [], [], [])
+    assert decided(away, destroys=True) == Sweep([], [], [], [])
+
+
+@pytest.mark.parametrize(
+    ("file", "places", "why"),
+    [
+        (standing(), (), f"no other place: Rucio has it nowhere else, and {NO_OTHER}"),
+        (standing(OTHER), (), f"no other place: Rucio has it at {OTHER}, and {NO_OTHER}"),
+        (standing(OTHER), (THIRD,), f"no other place: Rucio has it at {OTHER}, and not at {THIRD}"),
+        (
+            standing(OTHER, state="UNAVAILABLE"),
+            (OTHER,),
+            f"no other place: Rucio has it at {OTHER}, and not at {OTHER}",
+        ),
+        (
+            standing("D", "B", "A", "C"),
+            ("Z", "W", "Y", "X"),
+            "no other place: Rucio has it at A, B, C, and not at W, X, Y",
+        ),
+    ],
+)
+def test_a_file_that_is_nowhere_to_rely_on_is_kept(file: Standing, places: tuple[str, ...], why: str) -> None:
+    assert decided({ONE: file}, *places) == Last(ONE, why)
+
+
+def test_one_last_file_keeps_the_whole_block() -> None:
+    files = {ONE: standing(OTHER), TWO: standing()}
+    found = decided(files, OTHER)
+    assert isinstance(found, Last)
+    assert found.file == TWO
+
+
+def test_what_destroys_takes_the_last_copy_out_of_its_block_before() -> None:
+    two = {ONE: standing(), TWO: standing(parents=frozenset())}
+    assert decided(two, destroys=True) == Sweep([ONE, TWO], [ONE], [], [ONE, TWO])
+    # With another replica it stays in its block: deleting one of two tears nothing.
+    assert decided({ONE: standing(OTHER)}, destroys=True) == Sweep([ONE], [], [], [ONE])
+    assert decided({ONE: standing(OTHER, state="UNAVAILABLE")}, OTHER, destroys=True) == Sweep([ONE], [], [], [ONE])
+    # Beside a file that has a place.
+    mixed = {ONE: standing(OTHER), TWO: standing()}
+    assert decided(mixed, OTHER, destroys=True) == Sweep([ONE, TWO], [TWO], [], [TWO])
+
+
+@pytest.mark.parametrize("theirs", ["user.jdoe:their.dataset", "/A/B-v1/RAW#2", "/A/C-v1/RAW"])
+def test_a_last_copy_in_anything_else_keeps_the_block(theirs: str) -> None:
+    """Rucio's record of the file would go with it, and somebody's dataset without a rule would lose it."""
+    shared = standing(parents=OURS | {theirs})
+    kept = Last(TWO, f"PhEDEx has it nowhere, but it is in {theirs} as well")
+    assert decided({ONE: standing(), TWO: shared}, destroys=True) == kept
+    assert decided({TWO: standing(parents=frozenset({"zzz:more", theirs}))}, destroys=True) == kept
+    assert decided({TWO: standing(OTHER, parents=OURS | {theirs})}, destroys=True) == Sweep([TWO], [], [], [TWO])
+    assert decided({TWO: standing(OTHER, parents=OURS | {theirs})}, OTHER) == Sweep([TWO], [], [], [])
+
+
+def test_what_others_hold_here_stays_and_keeps_nothing_else() -> None:
+    files = {ONE: standing(), TWO: standing(OTHER)}
+    assert decided(files, OTHER, foreign=frozenset({ONE})) == Sweep([TWO], [], [ONE], [])
+    assert decided(files, foreign=frozenset({ONE, TWO, "/store/3"})) == Sweep([], [], [ONE, TWO], [])
+    assert decided(files, destroys=True, foreign=frozenset({TWO})) == Sweep([ONE], [ONE], [TWO], [ONE])

@@ -1,0 +1,301 @@
+"""What does a rule remember of a removal, and what may each of its writers change?"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from common.sync.marks import (
+    COMMENT,
+    COMMENT_LENGTH,
+    CUSTODIAL,
+    DESTROYING,
+    GONE_APPROVED,
+    GONE_BY,
+    GONE_CYCLE,
+    GONE_HELD,
+    GONE_SINCE,
+    GONE_WHY,
+    GROUP,
+    HASH,
+    HOLD,
+    KEEP,
+    LEFT,
+    LEFT_FILES,
+    Hold,
+    Keep,
+    Removal,
+    cleared_at,
+    cleared_text,
+    hash_of,
+    hold_of,
+    keep_of,
+    keep_text,
+    left_of,
+    parse_meta,
+    permits,
+    reason_of,
+    severity,
+    still_left,
+    unmarked,
+    with_hold,
+    with_left,
+    with_mark,
+)
+
+OURS = {GROUP: "DataOps", CUSTODIAL: True}
+MARK = {GONE_SINCE: 100, GONE_CYCLE: "c1", GONE_WHY: "moved", GONE_BY: "op"}
+
+# --- reasons -------------------------------------------------------------------------------------------------------
+
+
+def test_the_reasons_from_the_mildest_to_the_worst() -> None:
+    mild = {Removal.MOVED, Removal.WAITING, Removal.PARTLY, Removal.GONE}
+    worse = [Removal.INCOMPLETE, Removal.NOWHERE, Removal.UNPROVEN, Removal.UNKNOWN]
+    assert {severity(why) for why in mild} == {0}
+    assert [severity(why) for why in worse] == [1, 2, 3, 4]
+    assert {*mild, *worse} == set(Removal)
+    assert set(worse[1:]) == DESTROYING
+
+
+@pytest.mark.parametrize("given", Removal)
+@pytest.mark.parametrize("now", Removal)
+def test_a_reason_permits_itself_and_milder_ones(given: Removal, now: Removal) -> None:
+    assert permits(given, now) is (severity(now) <= severity(given))
+    assert permits(given, now) or permits(now, given)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("nowhere", Removal.NOWHERE),
+        ("incomplete (2 of 3 files left)", Removal.INCOMPLETE),
+        ("unknown", Removal.UNKNOWN),
+        ("UNKNOWN", Removal.GONE),
+        ("since Monday", Removal.GONE),
+        ("", Removal.GONE),
+        (None, Removal.GONE),
+        (7, Removal.GONE),
+    ],
+)
+def test_a_reason_is_read_from_marks_of_before_too(text: object, why: Removal) -> None:
+    assert reason_of(text) is why
+
+
+# --- the hold ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("noted", "hold"),
+    [
+        ({"since": 100, "why": "nowhere"}, Hold(100, Removal.NOWHERE)),
+        ({"since": 100.9, "why": "moved"}, Hold(100, Removal.MOVED)),
+        ({"since": 1}, Hold(1, Removal.GONE)),
+        ({"since": 0, "why": "moved"}, None),
+        ({"since": -1, "why": "moved"}, None),
+        ({"since": "100", "why": "moved"}, None),
+        ({"why": "moved"}, None),
+        ("yes", None),
+        (None, None),
+    ],
+)
+def test_a_hold_is_read_or_is_none(noted: object, hold: Hold | None) -> None:
+    assert hold_of({HOLD: noted}) == hold
+    assert hold_of(OURS) is None
+
+
+def test_a_hold_stands_until_a_worse_reason_begins_another() -> None:
+    held = with_hold(OURS, 100, Removal.NOWHERE)
+    assert held == OURS | {HOLD: {"since": 100, "why": "nowhere"}}
+    assert hold_of(held) == Hold(100, Removal.NOWHERE)
+    assert with_hold(held, 200, Removal.NOWHERE) is None
+    assert with_hold(held, 200, Removal.MOVED) is None
+    assert with_hold(held, 200, Removal.UNPROVEN) == OURS | {HOLD: {"since": 200, "why": "unproven"}}
+
+
+# --- the mark ------------------------------------------------------------------------------------------------------
+
+
+def test_a_mark_ends_the_hold_and_keeps_the_rest() -> None:
+    assert with_mark(OURS | {HOLD: {"since": 1, "why": "moved"}, LEFT: {"5": "aa"}}, MARK) == OURS | {
+        LEFT: {"5": "aa"},
+        **MARK,
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "marked"),
+    [
+        ("moved", "moved", False),
+        ("moved", "waiting", False),
+        ("unknown", "moved", False),
+        ("moved", "nowhere", True),
+        ("incomplete (1 of 2 files left)", "incomplete", False),
+    ],
+)
+def test_a_mark_is_replaced_by_one_for_a_worse_reason_alone(before: str, now: str, marked: bool) -> None:
+    old = OURS | MARK | {GONE_WHY: before, GONE_APPROVED: "code", GONE_HELD: "last copy"}
+    new = {GONE_SINCE: 200, GONE_WHY: now}
+    assert with_mark(old, new) == (OURS | new if marked else None)
+
+
+def test_a_block_that_a_person_keeps_is_not_marked() -> None:
+    assert with_mark(OURS | {KEEP: {"by": "op"}}, MARK) is None
+    assert with_mark(OURS | {KEEP: {"by": "op"}} | MARK, MARK | {GONE_WHY: "unknown"}) is None
+
+
+def test_a_block_that_stays_has_neither_mark_nor_hold_nor_keep() -> None:
+    approved = {GONE_APPROVED: "code", GONE_HELD: "last copy"}
+    assert unmarked(OURS | MARK | approved | {HOLD: {"since": 1}, KEEP: "op", LEFT: {"5": "aa"}}) == OURS | {
+        LEFT: {"5": "aa"}
+    }
+    assert unmarked(OURS) == OURS
+
+
+# --- a person's keep -----------------------------------------------------------------------------------------------
+
+AT = "2026-11-28T00:45:10Z"
+
+
+def test_a_keep_is_read_as_it_was_written() -> None:
+    keep = Keep("lammel", AT, "20261128T004510-0a1b2c3d4e")
+    text = keep_text(keep)
+    assert text.startswith('phedex-rucio: kept {"by":"lammel"')
+    assert keep_of({}, text) == keep
+    assert keep_of(OURS, f"{text} ") == keep  # Rucio may pad it
+
+
+@pytest.mark.parametrize(
+    ("by", "cycle"),
+    [
+        ("x" * 500, "c"),
+        ("é" * 500, "c" * 500),
+        ("\u202e" * 60, "c" * 80),
+        ('"' * 500, '"' * 500),
+        ("🙂" * 60, "🙂" * 120),
+    ],
+)
+def test_a_keep_always_fits_and_says_when(by: str, cycle: str) -> None:
+    text = keep_text(Keep(by, AT, cycle))
+    assert len(text.encode()) <= COMMENT_LENGTH
+    keep = keep_of({}, text)
+    assert keep is not None
+    assert keep.at == AT
+    assert by.startswith(keep.by)
+    assert cycle.startswith(keep.cycle)
+
+
+def test_a_keep_loses_no_more_than_it_must() -> None:
+    keep = keep_of({}, keep_text(Keep("x" * 60, AT, "c" * 90)))
+    assert keep == Keep("x" * 60, AT, "c" * 90)
+    long = keep_of({}, keep_text(Keep("x" * 61, AT, "c" * 121)))
+    assert long == Keep("x" * 60, AT, "c" * 120)
+    wide = keep_of({}, keep_text(Keep("é" * 60, AT, "c" * 120)))
+    assert wide == Keep("é" * 40, AT, "c" * 80)
+
+
+@pytest.mark.parametrize(
+    ("meta", "comment", "keep"),
+    [
+        ({}, None, None),
+        ({}, "", None),
+        ({}, COMMENT, None),
+        ({}, "a colleague: kept {}", None),
+        ({}, "phedex-rucio: cleared 5", None),
+        ({}, "phedex-rucio: kept {}", Keep()),
+        ({}, "phedex-rucio: kept by hand", Keep(by="by hand")),
+        ({}, 'phedex-rucio: kept {"by": 7}', Keep(by='{"by": 7}')),
+        ({KEEP: {"by": "op", "at": AT, "cycle": "c1"}}, COMMENT, Keep("op", AT, "c1")),
+        ({KEEP: {"by": None}}, None, Keep()),
+        ({KEEP: "op"}, None, Keep(by="op")),
+        ({KEEP: {"by": "old"}}, 'phedex-rucio: kept {"by":"new"}', Keep(by="new")),
+    ],
+)
+def test_a_keep_stands_in_the_comment_or_in_a_meta_of_before(
+    meta: dict[str, Any], comment: str | None, keep: Keep | None
+) -> None:
+    assert keep_of(meta, comment) == keep
+
+
+def test_when_a_keep_was_taken_back() -> None:
+    assert cleared_text(1543365910) == "phedex-rucio: cleared 1543365910"
+    assert cleared_at(cleared_text(1543365910)) == 1543365910
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        None,
+        "",
+        COMMENT,
+        "1543365910",
+        "phedex-rucio: cleared ",
+        "phedex-rucio: cleared soon",
+        "phedex-rucio: cleared -5",
+        "phedex-rucio: cleared ٣",
+        "phedex-rucio: cleared 1000000000000",
+        keep_text(Keep("op", AT)),
+    ],
+)
+def test_a_comment_that_tells_of_no_keep_taken_back(comment: str | None) -> None:
+    assert cleared_at(comment) == 0
+
+
+def test_the_longest_time_that_is_read() -> None:
+    assert cleared_at("phedex-rucio: cleared 999999999999") == 999_999_999_999
+
+
+# --- files that left -----------------------------------------------------------------------------------------------
+
+
+def test_files_that_left_are_remembered_by_when_that_was_read() -> None:
+    one, two, three = (hash_of(f"/store/{n}") for n in range(3))
+    assert len(one) == HASH
+    meta = with_left(OURS, {one: 100, two: 100, three: 200})
+    assert meta == OURS | {LEFT: {"100": "".join(sorted([one, two])), "200": three}}
+    assert left_of(meta) == {one: 100, two: 100, three: 200}
+    assert with_left(meta, {three: 200}) == OURS | {LEFT: {"200": three}}
+    assert with_left(meta, {}) == OURS
+    assert left_of(OURS) == {}
+
+
+@pytest.mark.parametrize("noted", ["yes", None, {"soon": "aaaaaaaa"}, {"5": 7}, {"-5": "aaaaaaaa"}])
+def test_what_nobody_can_read_remembers_no_file(noted: object) -> None:
+    assert left_of({LEFT: noted}) == {}
+
+
+def test_of_two_times_the_first_counts_and_new_files_begin_now() -> None:
+    assert left_of({LEFT: {"5": "aaaaaaaa", "3": "aaaaaaaabbbbbbbb"}}) == {"aaaaaaaa": 5, "bbbbbbbb": 3}
+    old, new = hash_of("/store/old"), hash_of("/store/new")
+    assert still_left({old: 5, "bbbbbbbb": 3}, ["/store/old", "/store/new"], 9) == {old: 5, new: 9}
+
+
+def test_so_many_files_fit_into_a_rule() -> None:
+    files = {hash_of(f"/store/{n}"): 1_700_000_000 + n % 50 for n in range(LEFT_FILES)}
+    meta = with_left(OURS | MARK | {GONE_HELD: "x" * 200}, files)
+    assert len(json.dumps(json.dumps(meta))) < 3_999
+    assert left_of(meta) == files
+
+
+# --- as Rucio gives it ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "meta"),
+    [
+        (OURS, OURS),
+        (json.dumps(OURS), OURS),
+        (json.dumps(json.dumps(OURS)), OURS),
+        (json.dumps(json.dumps(json.dumps(OURS))), {}),
+        (None, {}),
+        ("", {}),
+        ("{", {}),
+        ("[1]", {}),
+        ('"{"', {}),
+        (7, {}),
+    ],
+)
+def test_a_meta_is_read_however_often_it_was_encoded(text: object, meta: dict[str, object]) -> None:
+    assert parse_meta(text) == meta
