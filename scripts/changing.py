@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from common.messages.events import Closed
 from datasvc.build import Snapshot
 
+CUSTODIAL = 0.06  # of all replicas: these leave only where a person approves
+
 At = tuple[str, str]
 Span = tuple[datetime, datetime | None]
 
@@ -17,22 +19,34 @@ _COMPLETE = """SELECT n.name, b.name FROM replica r JOIN node n ON n.id = r.node
 
 
 class Source:
-    """In a snapshot with these nodes and the group DataOps: blocks come, go, move, grow, shrink, lose files, get them
-    back, and are forgotten.
+    """In a snapshot with these nodes and the group DataOps: blocks come, go, move (alone and with their whole dataset),
+    grow, shrink, lose files, get them back, and are forgotten. `with_person`: also what may need a person before it
+    leaves Rucio: custodial replicas, and blocks that are deleted everywhere.
     """
 
-    def __init__(self, snapshot: Snapshot, nodes: Sequence[str], rng: random.Random) -> None:
+    def __init__(
+        self, snapshot: Snapshot, nodes: Sequence[str], rng: random.Random, *, with_person: bool = True
+    ) -> None:
         self.changes = 0
+        self.with_person = with_person
         self.blocks: list[str] = []
         self._snapshot, self._nodes, self._rng = snapshot, nodes, rng
         self._known: set[str] = set()
+        self._left: list[At] = []
         self._spans: dict[At, list[Span]] = {}
 
     def change(self) -> None:
         """One thing is different now."""
         steps = [self._new, self._new, self._come, self._come, self._go, self._move, self._grow, self._shrink]
-        steps += [self._incomplete, self._complete, self._forget]
+        steps += [self._incomplete, self._complete, self._forget, self._move_dataset]
+        steps += [self._vanish] if self.with_person else []
         self._rng.choice(steps)()
+        self.changes += 1
+        self._note(datetime.now(UTC))
+
+    def leave(self) -> None:
+        """Something leaves a site, and stays elsewhere; or it comes back to where it left a moment ago."""
+        self._rng.choice([self._go, self._move, self._move, self._return])()
         self.changes += 1
         self._note(datetime.now(UTC))
 
@@ -77,7 +91,8 @@ class Source:
         ]
         self._snapshot.add_block(block, files)
         for node in self._rng.sample(self._nodes, self._rng.randint(1, 2)):
-            self._snapshot.add_replica(block, node, group=self._rng.choice([None, "DataOps"]))
+            group, custodial = self._rng.choice([None, "DataOps"]), self.with_person and self._rng.random() < CUSTODIAL
+            self._snapshot.add_replica(block, node, group=group, custodial=custodial)
         self.blocks.append(block)
         self._known.add(block)
 
@@ -91,15 +106,43 @@ class Source:
         for block in self._some():
             nodes = self._snapshot.nodes_of(block)
             if len(nodes) > 1:
-                self._snapshot.remove_replica(block, self._rng.choice(nodes))
+                node = self._rng.choice(nodes)
+                self._snapshot.remove_replica(block, node)
+                self._left.append((block, node))
 
     def _move(self) -> None:
         for block in self._some():
             nodes = self._snapshot.nodes_of(block)
             absent = [node for node in self._nodes if node not in nodes]
             if nodes and absent:
-                self._snapshot.add_replica(block, self._rng.choice(absent), group="DataOps")
-                self._snapshot.remove_replica(block, self._rng.choice(nodes))
+                self._moved(block, self._rng.choice(nodes), self._rng.choice(absent))
+
+    def _moved(self, block: str, here: str, there: str) -> None:
+        self._snapshot.add_replica(block, there, group="DataOps")
+        self._snapshot.remove_replica(block, here)
+        self._left.append((block, here))
+
+    def _move_dataset(self) -> None:
+        """All that a node has of a dataset is at another node, or both had it already."""
+        for chosen in self._some():
+            here, there = self._rng.sample(list(self._nodes), 2)
+            for block in sorted(self._known):
+                if block.partition("#")[0] == chosen.partition("#")[0] and here in self._snapshot.nodes_of(block):
+                    self._moved(block, here, there)
+
+    def _return(self) -> None:
+        """What left a site is there again, and gone from another that has it."""
+        for block, node in self._left[-5:][:1]:
+            nodes = self._snapshot.nodes_of(block) if block in self._known else [node]
+            if node not in nodes and nodes:
+                self._moved(block, self._rng.choice(nodes), node)
+
+    def _vanish(self) -> None:
+        """A block is deleted at all nodes; PhEDEx still knows it."""
+        for block in self._some():
+            if self._rng.random() < 0.5:
+                for node in self._snapshot.nodes_of(block):
+                    self._snapshot.remove_replica(block, node)
 
     def _grow(self) -> None:
         for block in self._some():

@@ -41,8 +41,10 @@ SCHEDULERS, WORKERS = 2, 3
 # A cycle never counts as stalled here: one that is lost is to be seen as lost.
 SETTINGS = """
 main: {{wait_delays: [1, 2, 4], attempts: 8, heartbeat: 2, probe_pause: 0.5, probe_pause_max: 2, grace: 10,
-       phedex_timeout: 30, rucio_timeout: 60, confirm_timeout: 10, sleep: 2, jitter: 2, stalled_after: 86400}}
-default: {{chunck: 30, batch_blocks: 10, max_removal_share: 1, hold_unknown: false, removal_grace: 3}}
+       phedex_timeout: 30, rucio_timeout: 60, confirm_timeout: 10, sleep: 2, jitter: 2, stalled_after: 86400,
+       nowhere_apart: 3, announcement_lifetime: 20}}
+default: {{chunck: 30, batch_blocks: 10, max_removal_share: 1, hold_unknown: false, hold_nowhere: false,
+          removal_grace: 3}}
 datasets:
   - {{dataset: "{datasets}", every: {seldom}}}
 """
@@ -268,7 +270,7 @@ def world(servers: together.Servers, folder: Path, seed: int, terms: Terms) -> I
         door.declare(main)
         fleet = Fleet(rng, os.environ | servers.rucio.client_environment() | ours, folder / "log")
         stack.callback(fleet.close)
-        yield Endurance(servers, url, main, Source(snapshot, NODES, rng), fleet, terms)
+        yield Endurance(servers, url, main, Source(snapshot, NODES, rng, with_person=False), fleet, terms)
 
 
 def main() -> int:

@@ -52,8 +52,8 @@ class Hurried:
     it keeps that in memory, so daemons started anew do not wait. The repairer looks at a rule only after half an hour.
     """
 
-    def __init__(self, servers: together.Servers) -> None:
-        self._rucio, self._stale = servers.rucio, Every(FRESH)
+    def __init__(self, servers: together.Servers, fresh: float = FRESH) -> None:
+        self._rucio, self._stale = servers.rucio, Every(fresh)
 
     def __call__(self) -> None:
         if self._stale():

@@ -4,6 +4,7 @@ turn, and never two at once.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ def _errors(kind: type[PhedexRucioError]) -> Iterator[tuple[str, System | None]]
     for other in kind.__subclasses__():
         yield from _errors(other)
 
+
+_TIMES = re.compile(r"look to sending (\d+\.\d+) s, to answer (\d+\.\d+) s")
 
 systems = dict(_errors(PhedexRucioError))
 
@@ -63,6 +66,22 @@ class Heard:
         tries = ", ".join(f"{error.at:%T} {error.class_}" for error in errors)
         last = errors[-1].message[:200] if errors else "no error"
         return f"dead: {closed.command} {closed.key}: {tries}: {last}"
+
+
+@dataclass(frozen=True)
+class RemovalTimes:
+    """Deletions of replicas: how many, and the largest seconds from the look to the sending and to the answer."""
+
+    number: int
+    sending: float
+    answer: float
+
+
+def removal_times(log: str) -> RemovalTimes:
+    """What the workers' log tells of their deletions. One without an answer is not among them."""
+    times = [(float(sending), float(answer)) for sending, answer in _TIMES.findall(log)]
+    sending, answer = zip(*times, strict=True) if times else ((0.0,), (0.0,))
+    return RemovalTimes(len(times), max(sending), max(answer))
 
 
 @dataclass

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from common.errors import System
 from common.messages.events import Asked, Back, Closed, Event
 from common.outcome import Outcome
-from scripts.heard import Heard, Turns
+from scripts.heard import Heard, RemovalTimes, Turns, removal_times
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST, SECOND, THIRD = (f"T2_IT_Pisa@20260101T00{n:02}00" for n in range(3))
@@ -62,3 +62,10 @@ def test_how_long_nobody_held_the_lease() -> None:
     turns = heard(*(Back(system=System.BROKER, worker=name, since=START, at=at(when)) for when, name in held))
     assert turns.takeover("a", at(10)) == timedelta(seconds=0.5)
     assert turns.takeover("a", at(20)) is None
+
+
+def test_the_largest_times_of_deletions() -> None:
+    line = "12:00:01 INFO sweep: 2 blocks, 8 files at T2_IT_Pisa: look to sending {} s, to answer {} s\n"
+    log = line.format("0.412", "0.550") + "something else 9.999 s\n" + line.format("1.203", "1.290")
+    assert removal_times(log) == RemovalTimes(2, 1.203, 1.29)
+    assert removal_times("nothing") == RemovalTimes(0, 0.0, 0.0)
