@@ -60,7 +60,7 @@ def _become(log: str, script: str, arguments: list[str]) -> None:
 
 
 def _drop_connections() -> None:
-    """A connection that was opened before the fork is the parent's: two children on it fail, and say so in a log only."""
+    """A connection from before the fork is the parent's: two children on it fail, and say so in a log only."""
     engine = session._ENGINE
     if engine is not None:
         engine.dispose(close=False)
