@@ -20,11 +20,12 @@ from common.settings import model
 from common.settings.run import is_on
 from common.sync.catalogue import BlockAtNode
 from common.sync.selection import selection
-from consumers.apply import removals, unlisted_files, unruled
+from consumers.apply import unlisted_files, unruled
 from consumers.apply.additions import bring
 from consumers.apply.batch import Batch, Fate
 from consumers.apply.remove import remove
 from consumers.apply.sides import Sides, Sites
+from consumers.apply.task import Task, candidates, is_permitted
 from consumers.engine.result import Failed, Result, Stop
 from consumers.engine.world import World
 
@@ -79,7 +80,7 @@ def _batch(command: SyncBlocks, world: World, site: Site, policy: model.Site) ->
         dry=command.dry or policy.dry,
     )
     is_for_blocks = not command.deep and _is_permitted(command, site, policy, command.removable_until)
-    may_remove = removals.candidates(batch, policy, wanted) if is_for_blocks else []
+    may_remove = candidates(batch, policy, wanted) if is_for_blocks else []
     for name in set(wanted) - batch.blocks.keys() - set(may_remove):
         batch.end(name, Fate.NOT_AT_NODE)
     for name in set(command.blocks).difference(wanted):
@@ -93,7 +94,7 @@ def _batch(command: SyncBlocks, world: World, site: Site, policy: model.Site) ->
 def _is_permitted(command: SyncBlocks, site: Site, policy: model.Site, until: datetime | None) -> bool:
     """True where a plan permits a removal until then, and no command, policy or switch forbids it."""
     forbidden = command.adds_only or policy.adds_only or site.switch is not Switch.ON
-    return removals.is_permitted(until) and not forbidden
+    return is_permitted(until) and not forbidden
 
 
 def _remove(command: SyncBlocks, batch: Batch, world: World, sides: Sides) -> list[str]:
@@ -108,7 +109,7 @@ def _remove(command: SyncBlocks, batch: Batch, world: World, sides: Sides) -> li
             raise
         return names
     policy = world.settings.site(command.node)
-    task = removals.Task(sides, policy, batch, command, who=_who(), checkpoint=world.checkpoint)
+    task = Task(sides, policy, batch, command, who=_who(), checkpoint=world.checkpoint)
     try:
         if names:
             _divided(partial(_removed, task), sides, batch, names)
@@ -133,7 +134,7 @@ def _again(batch: Batch, sides: Sides, names: list[str]) -> None:
     _divided(partial(_settled, sides, batch), sides, batch, freed)
 
 
-def _removed(task: removals.Task, names: list[str]) -> None:
+def _removed(task: Task, names: list[str]) -> None:
     for rest in reversed(range(ROUNDS)):
         try:
             return remove(task, names)

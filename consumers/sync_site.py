@@ -88,8 +88,14 @@ def _removals(command: SyncSite, observed: Observed, limits: Limits) -> Iterator
     approved = set(ruling.approved) if ruling else set()
     acted = {*plan.mark, *plan.sweep, *plan.approve}
     until = observed.at + PERMISSION
-    permitted = SyncBlocks(node=command.node, blocks=[], removable_until=until, controls=observed.controls)
-    unmark = [name for name in plan.unmark if name not in sizes]
+    permitted = SyncBlocks(
+        node=command.node,
+        blocks=[],
+        removable_until=until,
+        controls=observed.controls,
+        approved_for=command.dataset if approved else "*",
+    )
+    unmark = sorted({name for name in plan.unmark if name not in acted})
     for names in batches(sorted(acted - approved), sizes, limits):
         yield _versioned(replace(permitted, blocks=names))
     for names in sliced(unmark, limits.blocks):

@@ -85,7 +85,7 @@ def announce(rucio: Rucio, rse: str, key: str, blocks: Iterable[str], *, by: str
 
 def _short(text: str) -> str:
     """Plain ASCII, so that no character takes more room than it seems to."""
-    return "".join(character if character.isascii() and character not in '"\\' else "?" for character in text)[:_TEXT]
+    return "".join(one if " " <= one <= "~" and one not in '"\\' else "?" for one in text)[:_TEXT]
 
 
 def withdraw(rucio: Rucio, rse: str, key: str) -> None:

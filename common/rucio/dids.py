@@ -84,10 +84,14 @@ def attach(rucio: Rucio, attachments: Iterable[Attachment]) -> None:
     rucio.call("attach_dids_to_dids", rows, ignore_duplicate=True, about=_about([one.parent for one in ordered]))
 
 
-def detach(rucio: Rucio, parent: str, names: Iterable[str]) -> None:
-    """The names are in the parent no more; all of them were, or NotFound and nothing was done."""
+def detach(rucio: Rucio, parent: str, names: Iterable[str], *, by: float) -> None:
+    """The names are in the parent no more; all of them were, or NotFound and nothing was done.
+
+    Raises TooLate where a request could not be sent by this time of the session's clock.
+    """
     for part in sliced(sorted(names), rucio.main.rucio_files):
-        rucio.call("detach_dids", SCOPE, parent, [did(name) for name in part], about=f"{_about(part)} of {parent}")
+        what = f"{_about(part)} of {parent}"
+        rucio.call_by(by, "detach_dids", SCOPE, parent, [did(name) for name in part], about=what)
 
 
 def matching(rucio: Rucio, pattern: str) -> list[str]:

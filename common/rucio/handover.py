@@ -41,7 +41,7 @@ def held(row: Row, site: Site) -> Held:
         group=rule.group,
         account=row["account"],
         cycle=str(meta.get(GONE_CYCLE) or ""),
-        marked=rule.marked,
+        marked=rule.marked and not rule.keep,  # what a person keeps is marked only until the engine sees that
         ending=rule.ending,
     )
 

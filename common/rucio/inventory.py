@@ -10,7 +10,7 @@ from typing import NamedTuple, TypedDict
 
 from msgspec.json import Decoder
 
-from common.names import SCOPE
+from common.names import SCOPE, is_block
 from common.rucio.rses import Site, is_rule_for
 from common.rucio.rules import is_ordering
 from common.rucio.session import Row, Rucio
@@ -24,12 +24,14 @@ from common.sync.marks import (
     KEEP,
     LEFT,
     NEVER,
+    SWEEPING,
     Removal,
     cleared_at,
     hold_of,
     keep_of,
     parse_meta,
     reason_of,
+    seen_at,
 )
 
 NEVER_DUE = NEVER
@@ -73,11 +75,15 @@ def rules_at(rucio: Rucio, site: Site) -> dict[str, RuleAtRse]:
 
 
 def is_ours(row: Row, site: Site) -> bool:
-    """True for a rule of one of the site's accounts, on a block, at exactly this RSE. No other is ever touched."""
+    """True for a rule of one of the site's accounts, on what is named as a block, at exactly this RSE.
+
+    No other is ever touched.
+    """
     return (
         row.get("scope") == SCOPE
         and row.get("did_type") == "DATASET"
         and row.get("account") in site.accounts
+        and is_block(row.get("name", ""))
         and is_rule_for(site.rse, row.get("rse_expression", ""))
     )
 
@@ -103,6 +109,8 @@ def rule_of(row: Row, site: Site) -> RuleAtRse:
         bool(row.get("locked")),
         said.left,
         is_ordering(row),
+        said.begun,
+        said.seen,
         sys.intern(str(row.get("created_at") or "")),
     )
 
@@ -119,6 +127,8 @@ class _Said(NamedTuple):
     held_since: int
     held_why: Removal
     left: bool
+    begun: bool
+    seen: int
 
 
 @lru_cache(maxsize=1024)
@@ -135,19 +145,24 @@ def _told(text: object) -> _Said:
         bool(meta.get(GONE_APPROVED)),
         KEEP in meta,
         sys.intern(str(meta.get(GROUP) or "")),
-        meta.get(CUSTODIAL) is True,
+        meta.get(CUSTODIAL) not in (None, False),  # what nobody can read is held
         reason_of(meta.get(GONE_WHY)),
         hold.since if hold else 0,
         hold.why if hold else Removal.GONE,
         LEFT in meta,
+        SWEEPING in meta,
+        seen_at(meta),
     )
 
 
 def made_at(rule: RuleAtRse) -> float:
-    """When the rule was made (epoch seconds), now where that cannot be read: then nothing was deleted after it."""
+    """When the rule was made, or its block was last known to be here, whichever is later (epoch seconds).
+
+    Now where that cannot be read: then nothing was deleted after it.
+    """
     for form in ("%a, %d %b %Y %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S"):
         try:
-            return datetime.strptime(rule.made, form).replace(tzinfo=UTC).timestamp()
+            return max(datetime.strptime(rule.made, form).replace(tzinfo=UTC).timestamp(), rule.seen)
         except ValueError:
             continue
     return time.time()
@@ -164,4 +179,5 @@ def _seconds(value: object) -> int:
     """The time of a mark, 0 for none. What cannot be read is a mark that is never due: nobody knows its age."""
     if value is None:
         return 0
-    return int(value) if isinstance(value, int | float) and 0 < value < NEVER_DUE else NEVER_DUE
+    is_time = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < NEVER_DUE
+    return int(value) if is_time else NEVER_DUE  # type: ignore[call-overload]

@@ -14,7 +14,7 @@ from common.rucio.inventory import is_ours
 from common.rucio.rses import Site, attributes_of
 from common.rucio.session import Row, Rucio, clock
 from common.sync.keep import Undone, is_meant, kept
-from common.sync.marks import COMMENT, KEEP, cleared_text, keep_of, keep_text, parse_meta
+from common.sync.marks import COMMENT, KEEP, SWEEPING, cleared_text, keep_of, keep_text, parse_meta
 
 PAUSE = 0.3  # seconds between two looks whether a sweep is over
 
@@ -123,9 +123,11 @@ def _wait(rucio: Rucio, rse: str, block: str, seconds: float) -> bool:
 
 
 def _is_swept(rucio: Rucio, site: Site, row: Row) -> bool:
-    """True where the rule ends or a file of the block has no replica at the RSE any more."""
+    """True where the rule ends, or its sweep has begun and a file of the block has no replica at the RSE any more."""
     if row.get("expires_at") is not None:
         return True
+    if SWEEPING not in parse_meta(row.get("meta")):
+        return False
     inside = dids.contents(rucio, [row["name"]])[row["name"]]
     there = [standing for standing in replicas.standing(rucio, inside).values() if site.rse in standing.states]
     return len(there) < max(len(inside), row.get("locks_ok_cnt") or 0)

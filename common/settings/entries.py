@@ -22,6 +22,7 @@ NOT_SCHEDULED = {
     "files_until": "only a plan permits files to leave their blocks",
     "held_since": "only a plan knows what is held",
     "held_why": "only a plan knows what is held",
+    "approved_for": "an approval is of one set of removals, once, by a person",
     "controls": "only a plan knows what PhEDEx surely has",
     "after": "only a plan knows where its next page begins",
 }

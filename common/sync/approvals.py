@@ -58,6 +58,12 @@ def problem_of(code: str, node: str, dataset: str, *, at: int, lifetime: float, 
     return ""
 
 
+def is_everywhere(code: str, dataset: str) -> bool:
+    """True for a code of the dataset at all nodes: it is given for what is gone everywhere, and covers nothing else."""
+    stamp, _, check = code.partition("-")
+    return check == _check(stamp, scope_of(EVERYWHERE, dataset))
+
+
 def covers(since: int, hold: Hold | None, why: Removal) -> bool:
     """True where the block was on record as held when somebody looked, for this reason or a worse one."""
     return hold is not None and hold.since <= since and permits(hold.why, why)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from common.sync.catalogue import BlockAtNode, Doubt, Reading, RuleAtRse
-from common.sync.marks import Removal, permits
+from common.sync.marks import Removal, permits, severity
 from common.sync.reasons import Reason
 from common.sync.selection import Predicate, like
 
@@ -50,8 +50,8 @@ class Difference:
 
     `remove`, `pending`: what should not be there, to be marked and marked earlier, each with the reason; what is marked
     for a milder reason than today's is to be marked again. `kept`: what should not be there either and stays, for it
-    may be the last copy. `unmark`: what stays and is marked or held still. `empty`: closed blocks without files, which
-    have nothing to sync.
+    may be the last copy. `unmark`: whose mark or hold is to go, or to be of a milder reason. `empty`: closed blocks
+    without files, which have nothing to sync.
     """
 
     missing: list[str] = field(default_factory=list)
@@ -155,6 +155,8 @@ def set_reasons(
                 part[name] = Surplus(reason.why, part[name].files, part[name].here, reason.stuck)
     for name in [name for name, one in found.remove.items() if one.stays]:
         found.kept[name] = found.remove.pop(name)
+    found.unmark += [n for n, one in found.kept.items() if rules[n].held_since]
+    found.unmark += [n for n, one in found.pending.items() if severity(one.why) < severity(rules[n].why)]
     partial = {name for name, one in found.pending.items() if keep_partial and one.why is Removal.INCOMPLETE}
     worse = [name for name, one in found.pending.items() if not permits(rules[name].why, one.why)]
     for name in [name for name in worse if name not in partial]:

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from common.names import dataset_of
 from common.sync import approvals
-from common.sync.marks import Hold, Removal
+from common.sync.marks import DESTROYING, Hold, Removal
 from common.sync.words import count, percent, size
 
 OWN_FROM = 10  # a dataset's own share counts from so many rules up: one of nine blocks is no mass
@@ -154,7 +154,13 @@ def rule(case: Case) -> Ruling:
     believed = not any(_distrust(case))
     kept = set(case.locked) | ((set(loose) - covered) if over else set())
     kept |= set() if believed or not covered else case.pending.keys() - covered
-    stops = whole + (over if over and set(loose) - covered and not final else []) + _of_single(single, locked, case)
+    person = {} if final else {n: limit for n, limit in _marked_single(case) if n not in covered and n not in kept}
+    kept |= person.keys()
+    stops = (
+        whole
+        + (over if over and set(loose) - covered and not final else [])
+        + _of_single(single | person, locked, case)
+    )
     new = sum(not one.marked for one in case.remove.values())
     return Ruling(
         allowed=sorted((rest if not whole else set()) | (covered & case.remove.keys())),
@@ -183,7 +189,11 @@ def _covered(case: Case) -> set[str]:
     if not since:
         return set()
     held = {n for n, one in case.remove.items() if not one.locked and approvals.covers(since, one.hold, one.why)}
-    return held | {n for n in case.pending if n not in case.locked and 0 < case.marked_at.get(n, 0) <= since}
+    held |= {n for n in case.pending if n not in case.locked and 0 < case.marked_at.get(n, 0) <= since}
+    if approvals.is_everywhere(case.approve, case.dataset):  # given for what is gone everywhere, and for nothing else
+        whys = {name: one.why for name, one in case.remove.items()} | dict(case.pending)
+        held = {name for name in held if whys[name] in DESTROYING}
+    return held
 
 
 def checksum_of(case: Case) -> str:
@@ -328,6 +338,14 @@ def _single(case: Case) -> Iterator[tuple[str, Limit]]:
     for name, one in case.remove.items():
         limit = single_limit(one.why, case.budget, tape=case.tape, custodial=one.custodial)
         if limit is not None:
+            yield name, limit
+
+
+def _marked_single(case: Case) -> Iterator[tuple[str, Limit]]:
+    """Marked blocks whose sweep would destroy what no other place has, and that no person approved."""
+    for name, why in case.pending.items():
+        limit = single_limit(why, case.budget, tape=False, custodial=False)
+        if limit is not None and name in case.loose:
             yield name, limit
 
 

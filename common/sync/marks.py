@@ -20,7 +20,9 @@ GONE_WHY = "phedex_gone_why"
 GONE_BY = "phedex_gone_by"
 GONE_APPROVED = "phedex_gone_approved"  # the approval that a person gave, for marks that one covers
 GONE_HELD = "phedex_gone_held"  # why a mark that was due was not acted on: said by the cycle that finds it
-MARK = (GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY, GONE_APPROVED, GONE_HELD)
+SWEEPING = "phedex_sweeping"  # since when (epoch seconds) its replicas were being deleted: what is missing then is gone
+SEEN = "phedex_seen"  # when (epoch seconds) it was back, or was to stay: a deletion before that proves nothing
+MARK = (SWEEPING, GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY, GONE_APPROVED, GONE_HELD)
 HOLD = "phedex_hold"  # {"since": epoch seconds, "why": reason}: a person is asked before the block is marked
 KEEP = "phedex_keep"  # in metas of before: today's `undo` writes the comment
 LEFT = "phedex_left"  # {epoch seconds: hashes}: files that PhEDEx lists no more in the block, by when that was read
@@ -98,11 +100,27 @@ def hold_of(meta: Meta) -> Hold | None:
 
 
 def with_hold(meta: Meta, since: int, why: Removal) -> dict[str, object] | None:
-    """The meta with a hold; None where it has one that covers this reason already."""
+    """The meta with a hold; None where it has one for a reason that destroys as much, or was to stay since then."""
     known = hold_of(meta)
-    if known is not None and permits(known.why, why):
+    if (known is not None and severity(known.why) == severity(why)) or since < seen_at(meta):
         return None
     return {**meta, HOLD: {"since": since, "why": str(why)}}
+
+
+def seen_at(meta: Meta) -> int:
+    """When the block was last known to be here (epoch seconds), 0 where that was never written down."""
+    found = meta.get(SEEN)
+    return int(found) if isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < NEVER else 0
+
+
+def softened(meta: Meta, why: Removal) -> dict[str, object] | None:
+    """The meta whose mark is for this milder reason, and so permits no worse one any more; None where it is not.
+
+    Its age stays, and no approval that was given for the worse one.
+    """
+    if GONE_SINCE not in meta or severity(why) >= severity(reason_of(meta.get(GONE_WHY))):
+        return None
+    return {key: value for key, value in meta.items() if key != GONE_APPROVED} | {GONE_WHY: str(why)}
 
 
 def with_mark(meta: Meta, mark: Meta) -> dict[str, object] | None:
@@ -115,9 +133,14 @@ def with_mark(meta: Meta, mark: Meta) -> dict[str, object] | None:
     return {key: value for key, value in meta.items() if key not in (*MARK, HOLD)} | dict(mark)
 
 
-def unmarked(meta: Meta) -> dict[str, object]:
-    """The meta of a block that is to stay: without mark, hold and keep."""
-    return {key: value for key, value in meta.items() if key not in (*MARK, HOLD, KEEP)}
+def unmarked(meta: Meta, at: int, *, keep: bool = False) -> dict[str, object]:
+    """The meta of a block that is to stay: without mark and hold, and (unless `keep`) without a keep of before.
+
+    Where one of them was there, `at` (epoch seconds) is when it was known to stay.
+    """
+    ended = (*MARK, HOLD) if keep else (*MARK, HOLD, KEEP)
+    rest = {key: value for key, value in meta.items() if key not in ended}
+    return rest | ({SEEN: at} if len(rest) < len(meta) else {})
 
 
 # --- a person's word: the comment ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from msgspec import Struct
 from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse
 from common.sync.diff import Difference
 from common.sync.guard import Ruling
-from common.sync.marks import Removal
+from common.sync.marks import DESTROYING, Removal
 
 # So long after its plan began to read a batch may still remove; after that it only adds. Ten minutes less than the
 # usual time of grace, for a write that is under way and clocks that differ: when a mark is due, all marks are there of
@@ -59,7 +59,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     ignored: list[str]
     doubts: list[str]
     kept: dict[str, str] = {}  # what should not be there and stays, for it may be the last copy: why
-    unmark: list[str] = []  # what stays and is marked or held still
+    unmark: list[str] = []  # whose mark or hold is to go, or to be of a milder reason
     removals: str = ""  # why this plan removes nothing at all, "" where it may
     ruling: Ruling | None = None  # then the guard's word on `remove`
     sweep: list[str] = []  # the marked blocks that are due
@@ -86,7 +86,7 @@ class Removals(Struct, frozen=True, kw_only=True):
     none: str = ""  # why nothing at all, if so
     ruling: Ruling | None = None  # the guard's word
     grace: float = 0
-    apart: float = 0  # so long after its mark *nowhere* may be read a second time, where nobody approved it
+    apart: float = 0  # so long after its mark what destroys is read a second time, where nobody approved it
     keep_partial: bool = False  # a marked block of which PhEDEx has some files at the node is not swept
     files: str = ""  # why no files that PhEDEx lists no more may leave
     files_held: bool = False  # that is since they are too many
@@ -186,7 +186,7 @@ def marks_of(reading: Reading, rules: Mapping[str, RuleAtRse], found: Difference
 def _due_at(rule: RuleAtRse, why: Removal, removals: Removals) -> datetime | None:
     """When a marked rule's time of grace is over; None for a mark whose time nobody can read."""
     grace = removals.grace
-    if why is Removal.NOWHERE and not rule.approved:
+    if why in DESTROYING and not rule.approved:
         grace = max(grace, removals.apart)
     try:
         return datetime.fromtimestamp(rule.counts_from, UTC) + timedelta(seconds=grace)

@@ -10,7 +10,7 @@ from common.phedex.client import Phedex
 from common.rucio import announcements
 from common.rucio import replicas as store
 from common.rucio import rules as rucio_rules
-from common.rucio.rses import attributes_of
+from common.rucio.rses import attributes_of, closed
 from common.rucio.session import Rucio
 from common.sync.catalogue import RuleAtRse
 from common.sync.diff import Update, update_reason
@@ -56,6 +56,8 @@ def bring(sides: Sides, batch: Batch, names: list[str], *, thorough: bool = Fals
     found = rules.find(sides.rucio, batch.site, names, thorough=thorough)
     reasons = {name: reason(batch, found, name) for name in names if name in found.ours}
     doubtful = _heed_announcements(sides, batch, names, reasons)
+    for name in [] if batch.dry else batch.open(list(reasons)):
+        _take_back(sides.rucio, batch, found.ours[name], name)
     for name, why in reasons.items():
         if why is None and not batch.deep and name not in doubtful and name not in batch.fates:
             batch.end(name, Fate.IN_SYNC)
@@ -84,7 +86,11 @@ def _heed_announcements(sides: Sides, batch: Batch, names: list[str], reasons: d
     if any(why is Update.RETURNED for why in reasons.values()):
         found = tuple(announcements.of(attributes_of(sides.rucio, batch.site.rse) or {}))
     at, lifetime = now().timestamp(), sides.rucio.main.announcement_lifetime
-    for name in announcements.about([one for one in found if one.is_live(at, lifetime)], names):
+    for one in [one for one in found if one.hashes is None]:
+        for name in batch.open(names):
+            note = f"the attribute {one.key} of {batch.site.rse} is an announcement that nobody can read"
+            batch.end(name, Fate.WITHHELD, f"{name}: {note}: look, and unset it")
+    for name in announcements.about([one for one in found if one.is_live(at, lifetime)], batch.open(names)):
         batch.end(
             name, Fate.PENDING, f"{name}: a sweep of it is announced at {batch.site.rse}: left for the next cycle"
         )
@@ -151,10 +157,9 @@ def _look_at_ruled(chunk: Chunk, name: str) -> None:
     files, inside = chunk.batch.files[name], chunk.seen.contents[name]
     _withdraw(chunk, name)
     lack = _lack(chunk, name)
-    if lack and chunk.found.ours[name].marked and _is_begun(chunk, name):
+    if lack and chunk.found.ours[name].begun and _is_begun(chunk, name):
         _go_forward(chunk, name)
         return
-    _take_back(chunk, name)
     strangers = replicas.strangers(files, inside)
     _look_deep(chunk, name, lack)
     if lack and chunk.found.ours[name].ending:
@@ -168,25 +173,27 @@ def _look_at_ruled(chunk: Chunk, name: str) -> None:
 
 
 def _is_begun(chunk: Chunk, name: str) -> bool:
-    """True where replicas went from under the block's marked rule: its sweep has begun."""
+    """True where replicas of a block went whose rule says that a sweep of it has begun."""
     here = [file for file in chunk.batch.files[name] if file in chunk.seen.contents[name]]
     standing = store.standing(chunk.rucio, here)
     return any(chunk.rse not in standing[file].states for file in here)
 
 
-def _take_back(chunk: Chunk, name: str) -> None:
-    """PhEDEx has the block back: its mark goes at once, whatever else waits, for others rely on no marked rule."""
-    rule = chunk.found.ours[name]
-    if rule.marked and not rule.ending:
-        rules.change(chunk.rucio, rule, chunk.batch.blocks[name])
-        chunk.batch.written = True
+def _take_back(rucio: Rucio, batch: Batch, rule: RuleAtRse, name: str) -> None:
+    """PhEDEx has the block back: its mark and hold go at once, whatever else waits, for others rely on no marked rule.
+
+    Unless a sweep of it has begun.
+    """
+    if (rule.marked or rule.held_since) and not (rule.ending or rule.begun):
+        rules.change(rucio, rule, batch.blocks[name])
+        batch.written = True
 
 
 def _go_forward(chunk: Chunk, name: str) -> None:
     """A sweep that has begun is ended: what comes back under the old rule would have its locks miscounted (41.5.1)."""
     for rule in chunk.found.every[name]:
         if not rule.ending:
-            rucio_rules.end(chunk.rucio, rule.id)
+            rucio_rules.end(chunk.rucio, rule.id, unlock=closed(chunk.rucio, chunk.rse).tape)
             chunk.batch.written = True
     note = f"{name}: its sweep had begun: its rule ends, and it is added anew when Rucio has taken the rule away"
     chunk.batch.end(name, Fate.WITHHELD, note)
@@ -251,7 +258,7 @@ def _look_deep(chunk: Chunk, name: str, lack: str) -> None:
         rules.note_left(chunk.rucio, chunk.found.ours[name].id, {})
         chunk.batch.written = True
     if not lack and chunk.batch.deep:
-        ended = deep.end_surplus(chunk.rucio, found.ours[name], found.every[name], len(files))
+        ended = deep.end_surplus(chunk.rucio, chunk.rse, found.ours[name], found.every[name], len(files))
         chunk.batch.surplus_rules += ended
         chunk.batch.written |= bool(ended)
 
@@ -310,17 +317,24 @@ def _change(chunk: Chunk, names: list[str]) -> None:
     """The rules that say something else than PhEDEx do so no more."""
     for name in names:
         why, strange = chunk.reasons[name], name in chunk.found.strange
-        if strange or why in (Update.META, Update.ENDING, Update.RETURNED):
+        if strange or why in (Update.META, Update.ENDING, Update.RETURNED) or _meta_differs(chunk, name):
             rules.change(chunk.rucio, chunk.found.ours[name], chunk.batch.blocks[name])
             chunk.batch.written = True
             chunk.batch.adopted |= {name} if strange else set()
         chunk.batch.end(name, _fate(chunk, name, chunk.found.ours[name]))
 
 
+def _meta_differs(chunk: Chunk, name: str) -> bool:
+    """True where the rule's group or custodial flag is not PhEDEx', whatever else it needs work for."""
+    rule, block = chunk.found.ours[name], chunk.batch.blocks[name]
+    return (rule.group, rule.custodial) != (block.group, block.custodial)
+
+
 def _fate(chunk: Chunk, name: str, rule: RuleAtRse) -> Fate:
     if rule.ending:
         return Fate.REVIVED
     changed = chunk.reasons[name] in (Update.META, Update.RETURNED) or name in chunk.batch.attached
+    changed = changed or _meta_differs(chunk, name)
     changed = changed or name in chunk.batch.revived
     return Fate.UPDATED if changed else Fate.IN_SYNC
 

@@ -11,7 +11,6 @@ from common.rucio.inventory import made_at, rule_of
 from common.rucio.rses import Site
 from common.rucio.rules import Lock
 from common.sync.catalogue import RuleAtRse
-from common.sync.marks import Removal
 from common.sync.reasons import Beyond, Reason, reason_of
 from common.sync.whereabouts import Whereabouts
 from consumers.apply.sides import Sides
@@ -131,14 +130,9 @@ def _takes(sides: Sides, node: str, name: str) -> bool:
 
 
 def _ruled(sides: Sides, own: Own, name: str, locks: Iterable[Lock]) -> dict[str, float]:
-    """The nodes where rules of this sync hold the block, each with when its rule was made.
-
-    A hold that is on record for this reason was proven when it was made: other sites' rules are not read again.
-    """
+    """The nodes where rules of this sync hold the block, each with when its rule was made."""
     rule = own.rules.get(name)
     found = {own.site.listed_at: made_at(rule)} if rule is not None else {}
-    if rule is not None and rule.held_since and rule.held_why is Removal.NOWHERE:
-        return found
     for lock in locks:
         if lock.name == name and lock.rse != own.site.rse and sides.sites.is_syncs(lock.account):
             row = rules.find(sides.rucio, lock.rule)

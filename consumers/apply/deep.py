@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from common.rucio import dids, replicas
 from common.rucio import rules as rucio_rules
+from common.rucio.rses import closed
 from common.rucio.session import Rucio
 from common.sync.catalogue import RuleAtRse
 from consumers.apply.contents import Files
@@ -23,7 +24,7 @@ def revive(rucio: Rucio, rse: str, files: Iterable[str]) -> list[str]:
     return dead
 
 
-def end_surplus(rucio: Rucio, kept: RuleAtRse, every: Iterable[RuleAtRse], files: int) -> int:
+def end_surplus(rucio: Rucio, rse: str, kept: RuleAtRse, every: Iterable[RuleAtRse], files: int) -> int:
     """Of several rules of ours on a block only one is left, and how many end now; none where that one holds too little.
 
     The locks of the one that stays keep every replica from a tombstone.
@@ -31,8 +32,10 @@ def end_surplus(rucio: Rucio, kept: RuleAtRse, every: Iterable[RuleAtRse], files
     if kept.ending or kept.marked or kept.files != files:
         return 0
     surplus = [rule for rule in every if rule.id != kept.id and not rule.ending]
+    tape = bool(surplus) and closed(rucio, rse).tape
+    surplus = [rule for rule in surplus if tape or not rule.locked]  # at a disk a person locked it
     for rule in surplus:
-        rucio_rules.end(rucio, rule.id)
+        rucio_rules.end(rucio, rule.id, unlock=tape)
     return len(surplus)
 
 

@@ -14,7 +14,7 @@ from common.names import SCOPE
 from common.rucio import rules
 from common.rucio.inventory import is_ours
 from common.rucio.replicas import Standing
-from common.rucio.rses import Site, is_rule_for
+from common.rucio.rses import Site, attributes_of, is_rule_for
 from common.rucio.rules import Lock
 from common.rucio.session import Row, Rucio
 
@@ -52,10 +52,11 @@ def _others(rucio: Rucio, site: Site, files: Standings, rows: Rows) -> Iterator[
     every = [(name, row) for name, listed in rows.items() for row in listed]
     every += [(name, row) for name in _above(files, rows) for row in _rules(rucio, name)]
     names = {name for inside in files.values() for name in inside}
+    known: dict[str, bool] = {}
     every += [(row["name"], row) for row in rules.on_files(rucio) if row["name"] in names]
     for name, row in every:
         is_over = is_ours(row, site) and row.get("expires_at") is not None
-        if not is_over and may_be_at(site.rse, row.get("rse_expression", "")):
+        if not is_over and _may_be_at(rucio, site.rse, row.get("rse_expression", ""), known):
             yield name, row
 
 
@@ -72,6 +73,15 @@ def _rules(rucio: Rucio, parent: str) -> list[Row]:
 def may_be_at(rse: str, expression: str) -> bool:
     """False for a rule whose expression is plainly one other RSE."""
     return is_rule_for(rse, expression) or _ONE_RSE.match(expression) is None
+
+
+def _may_be_at(rucio: Rucio, rse: str, expression: str, known: dict[str, bool]) -> bool:
+    """The same; but an RSE that Rucio does not know now may be the former name of this one."""
+    if may_be_at(rse, expression):
+        return True
+    if expression not in known:
+        known[expression] = attributes_of(rucio, expression.removeprefix("rse=")) is not None
+    return not known[expression]
 
 
 def _locked(rucio: Rucio, rse: str, row: Row, files: Collection[str]) -> set[str]:

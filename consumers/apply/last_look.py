@@ -17,12 +17,13 @@ from common.rucio.replicas import Standing
 from common.rucio.rses import Switch, attributes_of, closed, switch_of
 from common.rucio.session import Row, clock
 from common.sync.catalogue import RuleAtRse
-from common.sync.marks import DESTROYING
+from common.sync.marks import DESTROYING, severity
 from consumers.apply import beyond, foreign_locks
 from consumers.apply.batch import Fate
 from consumers.apply.beyond import Known
 from consumers.apply.contents import Files
-from consumers.apply.removals import Halted, Task, Work, is_due, needs_person
+from consumers.apply.removals import Work, is_due, needs_person
+from consumers.apply.task import Halted, Task
 
 LOCKS = ("locks_ok_cnt", "locks_replicating_cnt", "locks_stuck_cnt")
 
@@ -67,7 +68,7 @@ def take_look(
     _read_site(task, look, key)
     _read_phedex(task, work, look)
     _read_rules(task, look)
-    _still_due(task, look, begun=begun)
+    _still_due(task, work, look, begun=begun)
     _read_replicas(task, look, only)
     if only is None:
         _settled(task, look)
@@ -86,6 +87,10 @@ def _read_site(task: Task, look: Look, key: str) -> None:
     if closed(task.sides.rucio, task.rse).for_deletion:
         raise Halted(f"RSE {task.rse} is closed for deletion (availability_delete)")
     found = announcements.of(attributes or {})
+    if (unreadable := next((one for one in found if one.hashes is None), None)) is not None:
+        raise Halted(
+            f"the attribute {unreadable.key} of {task.rse} is an announcement that nobody can read: look, and unset it"
+        )
     live, over = _parted(task, found)
     clash = announcements.about(live, look.names, besides=key)
     gone = {name for name in clash if _shows_its_end(task, name)}
@@ -157,7 +162,7 @@ def _read_rules(task: Task, look: Look) -> None:
         look.ours[name] = [rule_of(row, task.batch.site) for row in look.rows[name] if is_ours(row, task.batch.site)]
 
 
-def _still_due(task: Task, look: Look, *, begun: bool) -> None:
+def _still_due(task: Task, work: Work, look: Look, *, begun: bool) -> None:
     """What was read last counts: the reason, the mark, a person's keep and lock.
 
     A keep comes too late once replicas went, and `undo` says so: it would only leave locks without them.
@@ -169,6 +174,9 @@ def _still_due(task: Task, look: Look, *, begun: bool) -> None:
             task.batch.end(name, Fate.PENDING, f"{name}: its mark was taken back a moment ago")
         elif task.is_locked(standing):
             task.batch.end(name, Fate.LOCKED, f"{name}: a person locked its rule {standing[0].id}: it stays")
+        elif severity(why) > severity(work.why(name).why):
+            note = f"{name}: {why} now, and {work.why(name).why} a moment ago: left for the next cycle"
+            task.batch.end(name, Fate.PENDING, note)
         elif not is_due(task, standing, why):
             task.batch.end(name, Fate.PENDING, f"{name}: its mark does not permit it: {why}")
         elif why in DESTROYING and any(needs_person(task, rule, name, why) for rule in standing):

@@ -6,20 +6,16 @@ the evidence read anew, what is put on record, marked, or due; `sweep` does the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from common.messages.commands import SyncBlocks
 from common.messages.meta import now
-from common.rucio import dids, replicas
+from common.rucio import announcements, dids, replicas
 from common.rucio import rules as rucio_rules
 from common.rucio.inventory import rules_at
-from common.rucio.rses import Closed, Switch, closed, read_switch
-from common.settings.model import Site
 from common.sync import approvals, guard, marks
 from common.sync.catalogue import RuleAtRse
-from common.sync.guard import Budget, over_by_number, single_limit
+from common.sync.guard import over_by_number, single_limit
 from common.sync.marks import (
     DESTROYING,
     GONE_APPROVED,
@@ -30,96 +26,15 @@ from common.sync.marks import (
     Hold,
     Removal,
     permits,
+    severity,
 )
-from common.sync.plan import PERMISSION
 from common.sync.reasons import Reason
 from common.sync.words import percent
 from consumers.apply import beyond, rules
-from consumers.apply.batch import Batch, Fate
-from consumers.apply.beyond import Known, Own
+from consumers.apply.batch import Fate
+from consumers.apply.beyond import Known
 from consumers.apply.rules import Found
-from consumers.apply.sides import Sides
-
-CLOCKS = timedelta(minutes=10)  # so far apart may the clocks of two workers be
-
-
-class Halted(Exception):
-    """Raised before a write that nothing permits any more; the text says what is missing."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """The removals of a batch: by which policy, and the command that says until when and by whose approval.
-
-    `checkpoint` raises where this execution is to end. `who` it is, for the announcements of its sweeps.
-    """
-
-    sides: Sides
-    policy: Site
-    batch: Batch
-    command: SyncBlocks
-    who: str = ""
-    checkpoint: Callable[[], None] = lambda: None
-    known: dict[str, Closed] = field(default_factory=dict)
-
-    @property
-    def rse(self) -> str:
-        return self.batch.site.rse
-
-    @property
-    def is_tape(self) -> bool:
-        """True for a tape RSE, where Rucio locks every rule by itself; read once."""
-        if self.rse not in self.known:
-            self.known[self.rse] = closed(self.sides.rucio, self.rse)
-        return self.known[self.rse].tape
-
-    def own(self, found: Mapping[str, RuleAtRse]) -> Own:
-        """This node, with its rules on some blocks."""
-        return Own(self.command.node, self.batch.site, found)
-
-    def is_locked(self, found: Iterable[RuleAtRse]) -> bool:
-        """True where a person locked one of the rules."""
-        return any(rule.locked for rule in found) and not self.is_tape
-
-
-def is_permitted(until: datetime | None) -> bool:
-    """True while the permission of a plan lasts. One that lasts longer than any plan gives is nobody's."""
-    if until is None:
-        return False
-    left = (until if until.tzinfo else until.replace(tzinfo=UTC)) - now()
-    return timedelta(0) < left <= PERMISSION + CLOCKS
-
-
-def candidates(batch: Batch, policy: Site, names: Iterable[str]) -> list[str]:
-    """The blocks that are not complete at the node and may leave, as far as the policy goes."""
-    keep = policy.incomplete == "keep"
-    return [name for name in names if name not in batch.blocks and not (keep and name in batch.partial)]
-
-
-def check_permission(task: Task) -> None:
-    """Raises Halted where the plan's permission has run out."""
-    if not is_permitted(task.command.removable_until):
-        raise Halted("the permission to remove it has run out")
-
-
-def check_switch(task: Task) -> None:
-    """Raises Halted where the site's switch, read now, does not say on."""
-    switch = read_switch(task.sides.rucio, task.rse)
-    if switch is not Switch.ON:
-        raise Halted(f"the switch at {task.rse} says {switch}")
-
-
-def budget_of(policy: Site) -> Budget:
-    """The site's limits, as a batch can look at them."""
-    return Budget(
-        share=policy.max_removal_share,
-        blocks=policy.max_removal_blocks,
-        bytes=policy.max_removal_bytes,
-        hold_custodial=policy.hold_custodial,
-        hold_nowhere=policy.hold_nowhere,
-        hold_unknown=policy.hold_unknown,
-    )
-
+from consumers.apply.task import CLOCKS, Task, budget_of, check_permission, check_switch
 
 # --- what is decided of each block -------------------------------------------------------------------------------
 
@@ -167,7 +82,7 @@ def _sort_out(task: Task, work: Work, name: str) -> None:
     elif work.known.where[name].complete & task.own({}).names:
         batch.end(name, Fate.DOUBTFUL, f"{name}: PhEDEx says that it is complete at {batch.node}, and that it is not")
     elif any(rule.keep for rule in work.found.every[name]) or is_whole_and_open(task, name):
-        if any(rule.marked for rule in work.rules(name)) and is_begun(task, name):
+        if is_begun(task, work, name):
             _go_forward(task, work, name)
         else:
             _unmark(task, work, name)
@@ -182,15 +97,20 @@ def _sort_out(task: Task, work: Work, name: str) -> None:
 def _unmark(task: Task, work: Work, name: str) -> None:
     """What stays is marked and held no more, so that neither's age counts for anything when it is to leave again.
 
-    A keep of before stands in the meta, which is left as it is.
+    A keep of before stands in the meta, which is left as it is. A delete that was sent without an answer may still be
+    carried out: until its announcement is over the rule says that it has begun.
     """
+    if any(rule.begun for rule in work.rules(name)) and announcements.about(task.batch.site.announced, [name]):
+        return
     for rule in work.found.every[name] if not task.batch.dry else ():
         if (rule.marked or rule.held_since) and not rule.ending:
             task.batch.written |= rules.unmark(task.sides.rucio, rule.id)
 
 
-def is_begun(task: Task, name: str) -> bool:
-    """True where replicas went from under the block's marked rule: its sweep has begun, and cannot be taken back."""
+def is_begun(task: Task, work: Work, name: str) -> bool:
+    """True where a sweep of the block has begun, as its rule says, and replicas of it are gone: only forward then."""
+    if not any(rule.begun for rule in work.rules(name)):
+        return False
     inside = dids.contents(task.sides.rucio, [name])[name]
     return any(task.rse not in one.states for one in replicas.standing(task.sides.rucio, inside).values())
 
@@ -214,14 +134,14 @@ def is_whole_and_open(task: Task, name: str) -> bool:
 def is_due(task: Task, found: Iterable[RuleAtRse], why: Removal) -> bool:
     """True if every rule that still stands is marked, for this reason or a worse one, and for the time of grace.
 
-    *Nowhere* is believed without a person only if it was read twice, further apart than the caches between.
+    What destroys is believed without a person only if it was read twice, further apart than the caches between.
     """
     at, grace = now().timestamp(), task.policy.removal_grace
     apart = max(grace, task.sides.rucio.main.nowhere_apart)
     return all(
         rule.marked
         and permits(rule.why, why)
-        and rule.counts_from <= at - (apart if why is Removal.NOWHERE and not rule.approved else grace)
+        and rule.counts_from <= at - (apart if why in DESTROYING and not rule.approved else grace)
         for rule in found
     )
 
@@ -230,8 +150,9 @@ def needs_person(task: Task, rule: RuleAtRse, name: str, why: Removal) -> guard.
     """Why this batch may not act on the rule without a person's approval, which is on record for one that it covers."""
     partial = task.batch.partial.get(name)
     custodial = rule.custodial or (partial is not None and partial.custodial)
-    tape = task.is_tape if task.policy.hold_custodial and not rule.marked else False
-    limit = single_limit(why, budget_of(task.policy), tape=tape, custodial=custodial and not rule.marked)
+    decided = rule.marked and permits(rule.why, why)  # for this reason: by the guard, or by a person
+    tape = task.is_tape if task.policy.hold_custodial and not decided else False
+    limit = single_limit(why, budget_of(task.policy), tape=tape, custodial=custodial and not decided)
     return None if limit is None or is_approved(task, rule, why) else limit
 
 
@@ -239,8 +160,12 @@ def is_approved(task: Task, rule: RuleAtRse, why: Removal) -> bool:
     """True where a person approved the rule's mark, or this command's approval covers what is on record in the rule."""
     if rule.marked and rule.approved and permits(rule.why, why):
         return True
-    since = approvals.time_of(task.command.approved)
-    if not since or since < now().timestamp() - task.sides.rucio.main.approval_lifetime - CLOCKS.total_seconds():
+    since, code = approvals.time_of(task.command.approved), task.command.approved
+    lifetime = task.sides.rucio.main.approval_lifetime + CLOCKS.total_seconds()
+    at, pattern = int(now().timestamp()), task.command.approved_for
+    if not code or approvals.problem_of(code, task.command.node, pattern, at=at, lifetime=lifetime):
+        return False
+    if approvals.is_everywhere(code, pattern) and why not in DESTROYING:
         return False
     if rule.marked and permits(rule.why, why):
         return rule.gone_since <= since
@@ -337,6 +262,23 @@ def _ask_others(task: Task, work: Work, name: str) -> None:
     """A block that waits for a place: a node that has it whole is asked to have it in Rucio too."""
     if work.why(name).why is Removal.WAITING and work.known.takers[name]:
         task.batch.wanted_at.setdefault(work.known.takers[name][0], set()).add(name)
+
+
+def soften(task: Task, work: Work, names: list[str]) -> None:
+    """Marks for a worse reason than today's are for today's from now on: what was nowhere and came to a node may be the
+    last copy again, and neither the old mark nor its approval counts when the next reading says otherwise.
+
+    Holds of blocks that stay are over.
+    """
+    for name in names:
+        reason = work.why(name)
+        for rule in work.rules(name):
+            if rule.marked and severity(reason.why) < severity(rule.why):
+                check_permission(task)
+                task.batch.written |= rules.soften(task.sides.rucio, rule.id, reason.why)
+            elif rule.held_since and not rule.marked and (reason.why is Removal.PARTLY or reason.stuck):
+                check_permission(task)
+                task.batch.written |= rules.unmark(task.sides.rucio, rule.id)
 
 
 def approve(task: Task, work: Work, names: list[str]) -> None:

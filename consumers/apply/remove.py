@@ -5,20 +5,9 @@ from __future__ import annotations
 from common.rucio.rses import closed
 from common.sync.marks import permits
 from consumers.apply.batch import Fate
-from consumers.apply.removals import (
-    Halted,
-    Task,
-    Work,
-    approve,
-    check_switch,
-    is_due,
-    look,
-    mark,
-    may_sweep,
-    record,
-    to_mark,
-)
+from consumers.apply.removals import Work, approve, is_due, look, mark, may_sweep, record, soften, to_mark
 from consumers.apply.sweep import sweep
+from consumers.apply.task import Halted, Task, check_switch
 
 
 def remove(task: Task, names: list[str]) -> None:
@@ -46,6 +35,7 @@ def _remove(task: Task, names: list[str]) -> None:
     check_switch(task)
     if closed(task.sides.rucio, task.rse).for_deletion:
         raise Halted(f"RSE {task.rse} is closed for deletion (availability_delete)")
+    soften(task, work, names)
     approve(task, work, names)
     fresh = [name for name in names if name not in due and _wants_mark(work, name)]
     for name in set(names).difference(due, fresh):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
@@ -20,12 +21,15 @@ from common.sync.marks import (
     GONE_WHY,
     GROUP,
     HOLD,
+    LEFT,
+    SWEEPING,
     Removal,
     keep_of,
     left_of,
     parse_meta,
     permits,
     reason_of,
+    softened,
     unmarked,
     with_hold,
     with_left,
@@ -97,7 +101,7 @@ def change(rucio: Rucio, rule: RuleAtRse, block: BlockAtNode) -> None:
     """
     row = rules.read(rucio, rule.id)
     before = parse_meta(row.get("meta"))
-    meta = unmarked(before) | rule_meta(block)
+    meta = unmarked(before, _now()) | rule_meta(block)
     options: dict[str, object] = {"meta": rules.as_text(meta)} if meta != before else {}
     if row.get("expires_at") is not None:
         options["lifetime"] = None
@@ -136,7 +140,21 @@ def mark(rucio: Rucio, rule: str, note: Mapping[str, object]) -> bool:
 
 def unmark(rucio: Rucio, rule: str) -> bool:
     """The rule of a block that stays has no mark and no hold any more; False where it has neither."""
-    return _rewrite(rucio, rule, lambda meta: unmarked(meta) if {GONE_SINCE, HOLD} & meta.keys() else None, kept=True)
+    return _rewrite(
+        rucio,
+        rule,
+        lambda meta: unmarked(meta, _now(), keep=True) if {GONE_SINCE, HOLD} & meta.keys() else None,
+        kept=True,
+    )
+
+
+def soften(rucio: Rucio, rule: str, why: Removal) -> bool:
+    """The rule's mark is for this milder reason, and permits no worse one any more; False where it is not milder."""
+    return _rewrite(rucio, rule, lambda meta: softened(meta, why))
+
+
+def _now() -> int:
+    return int(time.time())
 
 
 def hold(rucio: Rucio, rule: str, since: int, why: Removal) -> bool:
@@ -153,9 +171,25 @@ def note_held(rucio: Rucio, rule: str, why: str) -> bool:
     return _rewrite(rucio, rule, lambda meta: None if GONE_HELD in meta else _in_mark(meta, GONE_HELD, why[:300]))
 
 
+def is_begun(row: Row) -> bool:
+    """True for a rule that says that its replicas are being deleted."""
+    return SWEEPING in parse_meta(row.get("meta"))
+
+
+def note_sweeping(rucio: Rucio, row: Row) -> None:
+    """The rule, as it was read, says that its replicas are being deleted: what is missing from now on is gone."""
+    meta = {**parse_meta(row.get("meta")), SWEEPING: _now()}
+    rules.change(rucio, row["id"], {"meta": rules.as_text(meta)})
+
+
 def note_left(rucio: Rucio, rule: str, left: Mapping[str, int]) -> None:
     """The rule's meta remembers just these files of its block that PhEDEx lists no more (hash to epoch seconds)."""
-    _rewrite(rucio, rule, lambda meta: None if left_of(meta) == left else with_left(meta, left), kept=True)
+    _rewrite(
+        rucio,
+        rule,
+        lambda meta: None if left_of(meta) == left and (left or LEFT not in meta) else with_left(meta, left),
+        kept=True,
+    )
 
 
 def _in_mark(meta: Mapping[str, object], key: str, value: str) -> dict[str, object] | None:

@@ -24,13 +24,14 @@ from common.rucio import rules as rucio_rules
 from common.rucio.dids import Attachment
 from common.rucio.errors import is_unanswered
 from common.rucio.inventory import is_ours
-from common.rucio.session import TooLate, sliced
+from common.rucio.session import TooLate, clock, sliced
 from common.sync.marks import DESTROYING
 from consumers.apply import contents, foreign_locks, rules
 from consumers.apply.batch import Fate
 from consumers.apply.last_copy import Last, Sweep, decide
 from consumers.apply.last_look import Look, apart, take_look
-from consumers.apply.removals import Halted, Task, Work, check_permission
+from consumers.apply.removals import Work
+from consumers.apply.task import Halted, Task, check_permission
 
 log = logging.getLogger("phedex_rucio.sweep")
 
@@ -165,7 +166,11 @@ def _act(task: Task, work: Work, look: Look, announced: _Announced) -> None:
 
 def _decided(task: Task, look: Look, name: str) -> Sweep | Last:
     destroys = look.known.reasons[name].why in DESTROYING
-    return decide(name, task.rse, look.standing[name], look.foreign[name], look.places[name], destroys=destroys)
+    foreign = look.foreign[name] | {file for file in look.standing[name] if not file.startswith("/")}  # another scope
+    if destroys:  # somebody else's file that was put into our block
+        mine = task.sides.rucio.probe()
+        foreign |= {file for file, maker in dids.makers(task.sides.rucio, look.standing[name]).items() if maker != mine}
+    return decide(name, task.rse, look.standing[name], foreign, look.places[name], destroys=destroys)
 
 
 def _taken(
@@ -232,11 +237,17 @@ def _by_parts(task: Task, work: Work, look: Look, sweeps: dict[str, Sweep], anno
 def _delete(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Announced) -> None:
     rucio, batch = task.sides.rucio, task.batch
     by = look.began + rucio.main.sweep_within
+    if clock() > by:
+        raise TooLate(sent=False)
+    for name, one in sweeps.items():
+        for row in look.rows[name] if one.delete else ():
+            if is_ours(row, task.batch.site) and row.get("expires_at") is None and not rules.is_begun(row):
+                rules.note_sweeping(rucio, row)
     _withdraw(task, look, sweeps)
     for name, one in sweeps.items():
         if one.detach:
             check_permission(task)
-            dids.detach(rucio, name, one.detach)
+            dids.detach(rucio, name, one.detach, by=by)
             batch.written = True
     names = sorted({file for one in sweeps.values() for file in one.delete})
     if names:

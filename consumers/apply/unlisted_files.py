@@ -8,7 +8,7 @@ written, and where nobody else holds the file: otherwise it stays, and a person 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from common.errors import RucioError
@@ -16,18 +16,19 @@ from common.messages.meta import now
 from common.names import dataset_of
 from common.rucio import announcements, dids, replicas
 from common.rucio import rules as rucio_rules
-from common.rucio.errors import is_unanswered
+from common.rucio.errors import is_about_all, is_unanswered
 from common.rucio.inventory import rule_of
 from common.rucio.replicas import Standing
-from common.rucio.rses import Site, Switch, attributes_of, switch_of
+from common.rucio.rses import Site, Switch, attributes_of, closed, switch_of
 from common.rucio.session import Row, TooLate, clock
 from common.settings.run import is_on
+from common.sync.evidence import FEW_FILES
 from common.sync.marks import LEFT_FILES, hash_of, left_of, parse_meta, still_left
 from common.sync.words import count, size
 from consumers.apply import rules
 from consumers.apply.batch import Fate
 from consumers.apply.contents import Files
-from consumers.apply.removals import Halted, Task, is_permitted
+from consumers.apply.task import Halted, Task, is_permitted
 
 
 def leave(task: Task) -> list[str]:
@@ -41,6 +42,10 @@ def leave(task: Task) -> list[str]:
             _check(task, name)
             if _left(task, name):
                 freed.append(name)
+        except RucioError as error:
+            if is_about_all(error):
+                raise
+            task.batch.failed[name] = error
         except Halted as reason:
             some = task.batch.strangers[name]
             note = f"{name}: {count(len(some), 'file')} that PhEDEx does not list, such as {min(some)}: {reason}"
@@ -54,6 +59,12 @@ def _check(task: Task, name: str) -> None:
     block = task.batch.blocks.get(name)
     if task.policy.hold_custodial and block is not None and block.custodial:
         raise Halted("the block is custodial (hold_custodial)")
+    gone = sum(len(some) for some in task.batch.strangers.values())
+    every = gone + sum(one.files for one in task.batch.blocks.values())
+    if gone > max(FEW_FILES if task.policy.max_removal_share else 0, task.policy.max_removal_share * every):
+        raise Halted(f"{gone} of {every} files of this batch, more than max_removal_share allows")
+    if foreign := sorted(file for file in task.batch.strangers[name] if not file.startswith("/")):
+        raise Halted(f"{foreign[0]} is of another scope: whoever put it there takes it out (rucio did content remove)")
     total = sum(file.bytes for file in task.batch.strangers[name].values())
     if total > task.policy.max_removal_bytes:
         raise Halted(f"{size(total)}, more than max_removal_bytes allows")
@@ -63,6 +74,10 @@ def _left(task: Task, name: str) -> bool:
     """True where the files have left; else they are remembered, for the reading after the time of grace."""
     batch, files = task.batch, task.batch.strangers[name]
     rows = list(rucio_rules.of_dataset(task.sides.rucio, name))
+    before = replicas.standing(task.sides.rucio, files)
+    rses = sorted({rse for one in before.values() for rse in one.states} | {_rse(row) for row in rows})
+    sites = {rse: _site(task, name, rse) for rse in rses}
+    _check_ours(task, rows, sites)
     register = _register(task, rows)
     if register is None:
         raise Halted("no rule of this sync holds the block")
@@ -82,7 +97,7 @@ def _left(task: Task, name: str) -> bool:
         )
         batch.notes[name] += "when it says so again after the time of grace"
         return False
-    _sweep(task, name, rows, due)
+    _sweep(task, name, sites, due)
     rules.note_left(task.sides.rucio, register["id"], {d: t for d, t in seen.items() if d not in map(hash_of, due)})
     batch.removed[name] = batch.removed.get(name, {}) | due
     for file in due:
@@ -102,26 +117,21 @@ def _register(task: Task, rows: Iterable[Row]) -> Row | None:
     return min(ours, key=lambda row: (row["rse_expression"].removeprefix("rse="), row["id"]), default=None)
 
 
-def _sweep(task: Task, name: str, rows: Iterable[Row], due: Files) -> None:
+def _sweep(task: Task, name: str, sites: Mapping[str, tuple[str, Site]], due: Files) -> None:
     """The files are in the block no more, and nowhere else; where something stands against it nothing is done."""
-    rucio, batch = task.sides.rucio, task.batch
+    rucio, batch, rses = task.sides.rucio, task.batch, sorted(sites)
     _check_makers(task, due)
-    before = replicas.standing(rucio, due)
-    rses = sorted({rse for one in before.values() for rse in one.states} | {_rse(row) for row in rows})
-    sites = {rse: _site(task, rse) for rse in rses}
     with _announced(task, name, rses) as keys:
         began = clock()
         for rse, site in sites.items():
             _check_place(task, name, rse, site, keys[rse])
-        marked = _check_rules(task, name, due)
+        marked = _check_rules(task, name, due, sites)
         standing = replicas.standing(rucio, due)
         _check_marks(standing, marked)
         _check_files(name, standing, rses)
-        if clock() > began + rucio.main.sweep_within:
-            raise Halted("Rucio was too slow between the last look and the delete")
         inside = dids.contents(rucio, [name])[name]
         if there := sorted(file for file in due if file in inside):
-            dids.detach(rucio, name, there)
+            dids.detach(rucio, name, there, by=began + rucio.main.sweep_within)
         batch.written = True
         for rse in rses:  # from here on only forward
             if some := [file for file, one in standing.items() if rse in one.states]:
@@ -132,8 +142,8 @@ def _rse(row: Row) -> str:
     return str(row["rse_expression"]).removeprefix("rse=")
 
 
-def _site(task: Task, rse: str) -> tuple[str, Site]:
-    """The node and site of an RSE where the sync may write."""
+def _site(task: Task, name: str, rse: str) -> tuple[str, Site]:
+    """The node and site of an RSE where the sync may write, and take files of the block away."""
     site = task.sides.sites.at(rse)
     node = task.sides.sites.node_at(rse)
     if site is None or not node:
@@ -141,7 +151,34 @@ def _site(task: Task, rse: str) -> tuple[str, Site]:
     policy = task.sides.sites.settings.site(node)
     if policy.dry or policy.adds_only or not is_on(policy.run, now()):
         raise Halted(f"it is at {rse} too, where the settings let nothing be removed")
+    if not task.sides.sites.would_take(node, name):
+        raise Halted(f"it is at {rse} too, whose settings leave this block out")
+    _check_closed(task, rse, node)
     return node, site
+
+
+def _check_closed(task: Task, rse: str, node: str) -> None:
+    if rse not in task.known:
+        task.known[rse] = closed(task.sides.rucio, rse)
+    if task.known[rse].for_deletion:
+        raise Halted(f"RSE {rse} is closed for deletion (availability_delete)")
+    if task.known[rse].tape and task.sides.sites.settings.site(node).hold_custodial:
+        raise Halted(f"it is on tape at {rse}: only a person takes it away there (hold_custodial)")
+
+
+def _check_ours(task: Task, rows: Iterable[Row], sites: Mapping[str, tuple[str, Site]]) -> None:
+    """None of our rules on the block says that a person decides: custodial, held, kept, or locked."""
+    for row in rows:
+        rse = _rse(row)
+        if row.get("expires_at") is not None or rse not in sites:
+            continue
+        rule = rule_of(row, sites[rse][1])
+        if rule.keep or rule.held_since:
+            raise Halted(f"the block is {'kept' if rule.keep else 'held'} at {rse}, by or for a person")
+        if rule.locked and not task.known[rse].tape:
+            raise Halted(f"a person locked its rule {rule.id} at {rse}")
+        if rule.custodial and task.sides.sites.settings.site(sites[rse][0]).hold_custodial:
+            raise Halted(f"the block is custodial at {rse} (hold_custodial)")
 
 
 def _check_place(task: Task, name: str, rse: str, site: tuple[str, Site], key: str) -> None:
@@ -169,7 +206,7 @@ def _check_makers(task: Task, due: Files) -> None:
             )
 
 
-def _check_rules(task: Task, name: str, due: Files) -> set[str]:
+def _check_rules(task: Task, name: str, due: Files, places: Mapping[str, tuple[str, Site]]) -> set[str]:
     """All that holds the block or one of the files is ours. Returns the RSEs where the block is marked for removal."""
     rucio, sites = task.sides.rucio, task.sides.sites
     rows = list(rucio_rules.of_dataset(rucio, name))
@@ -180,6 +217,7 @@ def _check_rules(task: Task, name: str, due: Files) -> set[str]:
             raise Halted(
                 f"rule {row['id']} of {row['account']} ({row['rse_expression']}) holds it: {row['account']} ends it"
             )
+    _check_ours(task, rows, places)
     standing = [row for row in rows if row.get("expires_at") is None]
     return {_rse(row) for row in standing if rule_of(row, task.batch.site).marked}
 

@@ -23,7 +23,7 @@ from common.sync.catalogue import Reading, RuleAtRse
 from common.sync.deep import deep_names
 from common.sync.diff import Difference, diff, keep_incomplete
 from common.sync.evidence import over_files
-from common.sync.marks import Removal, permits
+from common.sync.marks import Removal, severity
 from common.sync.plan import Limits, Plan, Removals, make_plan
 from common.sync.selection import selection
 from common.telemetry import spent
@@ -51,9 +51,9 @@ class Observed:
     doubtful: list[str]  # the complete blocks that those were about
 
     def holds(self, name: str, why: Removal) -> bool:
-        """True where the block is on record as held, for this reason or a worse one."""
+        """True where the block is on record as held, for a reason that destroys as much."""
         rule = self.rules[name]
-        return rule.held_since > 0 and permits(rule.held_why, why)
+        return rule.held_since > 0 and severity(rule.held_why) == severity(why)
 
 
 def observe(command: SyncSite, world: World) -> Observed:

@@ -94,10 +94,10 @@ def a_guard_that_holds_and_a_poisoned_message(sides: TwoSides, env: Env) -> None
     found = eventually(lambda: _with(wrong(env), "held", "dead_letters"), "both are told")
     says = found["held"]["says"]
     assert says.startswith(f"{NODE}: removals are held since ")
-    assert "would mark 3 of 12 rules (25 %), limit 10 %" in says
+    assert "3 blocks deleted everywhere in PhEDEx" in says
     explained = run("explain", block(2), NODE, env=env)
     assert explained.returncode == 4, explained.stdout
-    assert "The guard holds it (share)" in explained.stdout
+    assert "The guard holds it (nowhere)" in explained.stdout
 
     says = found["dead_letters"]["says"]
     assert says.startswith("1 dead letter of sync.blocks")
@@ -106,7 +106,10 @@ def a_guard_that_holds_and_a_poisoned_message(sides: TwoSides, env: Env) -> None
     assert "colour: unknown field" in typed(following, env=env)
 
     (following,) = found["held"]["next"]
-    typed(following, "--wait", env=env)
+    assert "--approve" not in following  # the list is what is offered first
+    assert following == f"phedex-rucio plan {NODE}"
+    plan = json.loads(run("plan", NODE, "--json", env=env).stdout)
+    typed(plan["ruling"]["command"].replace("'…'", "seen"), "--wait", env=env)
     assert run("dead", "drop", "--queue", "sync.blocks", "--all", "--yes", env=env).returncode == 0
     assert not {"held", "dead_letters"} & wrong(env).keys()
 

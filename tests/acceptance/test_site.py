@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from common.messages.commands import Command, SyncBlocks
-from common.settings.model import Main
+from common.settings.model import Main, Site
 from phedex_rucio import broker as phedex_broker
 from phedex_rucio.roots import rooted
 from tests.acceptance.command import ended, run, started, until, worker
@@ -125,7 +125,7 @@ def test_freezing_stops_what_waits_and_nothing_is_deleted(sides: TwoSides, amqp_
         sides.snapshot.remove_replica(name, NODE)
     new = sides.put(block(9))
     config = Path(sides.snapshot.path).with_name("settings.yaml")
-    config.write_text("default: {removal_grace: 0}\n")  # the first batch that is let would sweep
+    config.write_text("default: {removal_grace: 0, max_removal_share: 1}\n")  # the first batch that is let would sweep
     env = environment(sides) | {"AMQP_URL": amqp_url, "PHEDEX_RUCIO_CONFIG": str(config)}
     main = Main(amqp_url=amqp_url)
     phedex_broker.declare(main)
@@ -151,7 +151,9 @@ def test_stopping_everything_deletes_nothing(sides: TwoSides, amqp_url: str) -> 
     names = at_both(sides, 1, 2)
     for name in names:
         sides.snapshot.remove_replica(name, NODE)
-    env = environment(sides) | {"AMQP_URL": amqp_url}
+    config = Path(sides.snapshot.path).with_name("settings.yaml")
+    config.write_text("default: {max_removal_share: 1}\n")
+    env = environment(sides) | {"AMQP_URL": amqp_url, "PHEDEX_RUCIO_CONFIG": str(config)}
     main = Main(amqp_url=amqp_url)
     phedex_broker.declare(main)
     before = state(sides)
@@ -208,10 +210,12 @@ def test_a_site_is_handed_over(sides: TwoSides) -> None:
 
     assert "its switch says on" in handover(sides, "--to", "ops", "--yes", code=4)["not_now"][0]
     sides.snapshot.remove_replica(names[4], NODE)
-    sides.sync(names[4], removable_until=datetime.now(UTC) + timedelta(hours=1))
+    made = sides.world(site=Site(max_removal_share=1))
+    sides.sync(names[4], world=made, removable_until=datetime.now(UTC) + timedelta(hours=1))
     assert run("site", "freeze", NODE, *WHY, env=env).returncode == 0
     assert "undo" in handover(sides, "--to", "ops", "--yes", code=4)["not_now"][0]
     assert run("undo", names[4], "--node", NODE, env=env).returncode == 0
+    before = state(sides)
     for poor in ("poor", "none"):
         assert "raise its limit" in handover(sides, "--to", f"ops,Higgs={poor}", "--yes", code=4)["not_now"][0]
     assert state(sides) == before

@@ -104,6 +104,6 @@ def test_a_rule_at_a_tape_rse_is_locked_and_ends_all_the_same(sides: TwoSides, d
     sides.rucio.run_daemon("judge-cleaner")
     assert len(sides.rules(name)) == 1
     rules.change(door, rule["id"], {"lifetime": None})
-    rules.end(door, rule["id"])
+    rules.end(door, rule["id"], unlock=True)
     sides.rucio.run_daemon("judge-cleaner")
     assert sides.rules(name) == []

@@ -228,7 +228,7 @@ def test_what_is_gone_everywhere_waits_for_one_approval_for_all_sites(sides: Two
             sides.snapshot.remove_replica(name, node)
     reports = [synced(sides, strict, node=node).guard for node in (NODE, OTHER)]
     assert [(report.limit, report.held) for report in reports] == [(Limit.NOWHERE, 3)] * 2
-    code = code_of(reports[0], reports[0].everywhere)
+    code = code_of(reports[1], reports[1].everywhere)  # of the later look, when both were on record
     world = sides.world(site=strict)
     fan = sync_dataset.handle(SyncDataset(v=2, dataset=dataset, approve=code, reason="deleted"), world)
     children = [child for child in fan.follow if isinstance(child, SyncSite)]

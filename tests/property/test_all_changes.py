@@ -299,6 +299,7 @@ MOVED_AND_SHRUNK = [
 )
 @given(rounds, st.booleans(), st.integers(0, 1_000_000))
 @example(MOVED_AND_SHRUNK, False, 346546)
+@example([(5, True, False, False)], True, 508243)
 def test_whatever_phedex_does_and_whatever_breaks(
     phedex: tuple[Snapshot, str, Path], rounds: list[tuple[int, bool, bool, bool]], split: bool, seed: int
 ) -> None:

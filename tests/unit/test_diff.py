@@ -150,7 +150,10 @@ def test_what_may_be_the_last_copy_is_kept_with_a_mark_and_without(reason: Reaso
     fresh = with_reason(rule(), reason)
     assert fresh == (Difference(kept={NAME: surplus}) if stays else Difference(remove={NAME: surplus}))
     marked = with_reason(rule(gone_since=MARKED, why=Removal.UNKNOWN), reason)
-    assert marked == Difference(pending={NAME: surplus}, kept={NAME: surplus} if stays else {})
+    milder = [] if reason.why is Removal.UNKNOWN else [NAME]  # the mark is to be of the milder reason
+    assert marked == Difference(pending={NAME: surplus}, kept={NAME: surplus} if stays else {}, unmark=milder)
+    held = with_reason(rule(held_since=MARKED), reason)
+    assert held.unmark == ([NAME] if stays else [])
 
 
 @pytest.mark.parametrize(
@@ -168,9 +171,9 @@ def test_what_may_be_the_last_copy_is_kept_with_a_mark_and_without(reason: Reaso
 )
 def test_a_mark_permits_its_reason_and_milder_ones(of_mark: Removal, now: Removal, anew: bool) -> None:
     found = with_reason(rule(gone_since=MARKED, why=of_mark), Reason(now))
-    assert found == (
-        Difference(remove={NAME: Surplus(now, 2)}) if anew else Difference(pending={NAME: Surplus(now, 2)})
-    )
+    milder = [NAME] if (of_mark, now) == (Removal.UNKNOWN, Removal.NOWHERE) else []
+    pending = Difference(pending={NAME: Surplus(now, 2)}, unmark=milder)
+    assert found == (Difference(remove={NAME: Surplus(now, 2)}) if anew else pending)
 
 
 def test_a_block_that_is_incomplete_needs_no_look_elsewhere_but_a_mark_that_says_so() -> None:

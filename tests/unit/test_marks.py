@@ -24,6 +24,7 @@ from common.sync.marks import (
     KEEP,
     LEFT,
     LEFT_FILES,
+    SEEN,
     Hold,
     Keep,
     Removal,
@@ -38,6 +39,7 @@ from common.sync.marks import (
     permits,
     reason_of,
     severity,
+    softened,
     still_left,
     unmarked,
     with_hold,
@@ -111,7 +113,8 @@ def test_a_hold_stands_until_a_worse_reason_begins_another() -> None:
     assert held == OURS | {HOLD: {"since": 100, "why": "nowhere"}}
     assert hold_of(held) == Hold(100, Removal.NOWHERE)
     assert with_hold(held, 200, Removal.NOWHERE) is None
-    assert with_hold(held, 200, Removal.MOVED) is None
+    assert with_hold(held, 200, Removal.MOVED) == OURS | {HOLD: {"since": 200, "why": "moved"}}  # a milder one
+    assert with_hold(OURS | {SEEN: 300}, 200, Removal.NOWHERE) is None  # a late message: it was to stay since then
     assert with_hold(held, 200, Removal.UNPROVEN) == OURS | {HOLD: {"since": 200, "why": "unproven"}}
 
 
@@ -148,10 +151,18 @@ def test_a_block_that_a_person_keeps_is_not_marked() -> None:
 
 def test_a_block_that_stays_has_neither_mark_nor_hold_nor_keep() -> None:
     approved = {GONE_APPROVED: "code", GONE_HELD: "last copy"}
-    assert unmarked(OURS | MARK | approved | {HOLD: {"since": 1}, KEEP: "op", LEFT: {"5": "aa"}}) == OURS | {
-        LEFT: {"5": "aa"}
-    }
-    assert unmarked(OURS) == OURS
+    meta = OURS | MARK | approved | {HOLD: {"since": 1}, KEEP: "op", LEFT: {"5": "aa"}}
+    assert unmarked(meta, 700) == OURS | {LEFT: {"5": "aa"}, SEEN: 700}
+    assert unmarked(meta, 700, keep=True) == OURS | {LEFT: {"5": "aa"}, SEEN: 700, KEEP: "op"}
+    assert unmarked(OURS, 700) == OURS
+
+
+def test_a_mark_for_a_milder_reason_permits_no_worse_one_any_more() -> None:
+    nowhere = OURS | MARK | {GONE_WHY: "nowhere", GONE_APPROVED: "code"}
+    assert softened(nowhere, Removal.WAITING) == OURS | MARK | {GONE_WHY: "waiting"}
+    assert softened(nowhere, Removal.NOWHERE) is None
+    assert softened(nowhere, Removal.UNKNOWN) is None
+    assert softened(OURS, Removal.MOVED) is None
 
 
 # --- a person's keep -----------------------------------------------------------------------------------------------

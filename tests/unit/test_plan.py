@@ -68,7 +68,8 @@ def test_a_mark_whose_time_nobody_can_read_is_never_due() -> None:
         (Removal.NOWHERE, False, False),
         (Removal.NOWHERE, True, True),
         (Removal.MOVED, False, True),
-        (Removal.UNKNOWN, False, True),
+        (Removal.UNKNOWN, False, False),
+        (Removal.UNKNOWN, True, True),
     ],
 )
 def test_nowhere_is_read_twice_further_apart_unless_a_person_approved(why: Removal, approved: bool, due: bool) -> None:

@@ -1,0 +1,98 @@
+"""What a batch's removals are done under: policy, the plan's permission, the switch; looked at before each write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from common.messages.commands import SyncBlocks
+from common.messages.meta import now
+from common.rucio.rses import Closed, Switch, closed, read_switch
+from common.settings.model import Site
+from common.sync.catalogue import RuleAtRse
+from common.sync.guard import Budget
+from common.sync.plan import PERMISSION
+from consumers.apply.batch import Batch
+from consumers.apply.beyond import Own
+from consumers.apply.sides import Sides
+
+CLOCKS = timedelta(minutes=10)  # so far apart may the clocks of two workers be
+
+
+class Halted(Exception):
+    """Raised before a write that nothing permits any more; the text says what is missing."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The removals of a batch: by which policy, and the command that says until when and by whose approval.
+
+    `checkpoint` raises where this execution is to end. `who` it is, for the announcements of its sweeps.
+    """
+
+    sides: Sides
+    policy: Site
+    batch: Batch
+    command: SyncBlocks
+    who: str = ""
+    checkpoint: Callable[[], None] = lambda: None
+    known: dict[str, Closed] = field(default_factory=dict)
+
+    @property
+    def rse(self) -> str:
+        return self.batch.site.rse
+
+    @property
+    def is_tape(self) -> bool:
+        """True for a tape RSE, where Rucio locks every rule by itself; read once."""
+        if self.rse not in self.known:
+            self.known[self.rse] = closed(self.sides.rucio, self.rse)
+        return self.known[self.rse].tape
+
+    def own(self, found: Mapping[str, RuleAtRse]) -> Own:
+        """This node, with its rules on some blocks."""
+        return Own(self.command.node, self.batch.site, found)
+
+    def is_locked(self, found: Iterable[RuleAtRse]) -> bool:
+        """True where a person locked one of the rules."""
+        return any(rule.locked for rule in found) and not self.is_tape
+
+
+def is_permitted(until: datetime | None) -> bool:
+    """True while the permission of a plan lasts. One that lasts longer than any plan gives is nobody's."""
+    if until is None:
+        return False
+    left = (until if until.tzinfo else until.replace(tzinfo=UTC)) - now()
+    return timedelta(0) < left <= PERMISSION + CLOCKS
+
+
+def candidates(batch: Batch, policy: Site, names: Iterable[str]) -> list[str]:
+    """The blocks that are not complete at the node and may leave, as far as the policy goes."""
+    keep = policy.incomplete == "keep"
+    return [name for name in names if name not in batch.blocks and not (keep and name in batch.partial)]
+
+
+def check_permission(task: Task) -> None:
+    """Raises Halted where the plan's permission has run out."""
+    if not is_permitted(task.command.removable_until):
+        raise Halted("the permission to remove it has run out")
+
+
+def check_switch(task: Task) -> None:
+    """Raises Halted where the site's switch, read now, does not say on."""
+    switch = read_switch(task.sides.rucio, task.rse)
+    if switch is not Switch.ON:
+        raise Halted(f"the switch at {task.rse} says {switch}")
+
+
+def budget_of(policy: Site) -> Budget:
+    """The site's limits, as a batch can look at them."""
+    return Budget(
+        share=policy.max_removal_share,
+        blocks=policy.max_removal_blocks,
+        bytes=policy.max_removal_bytes,
+        hold_custodial=policy.hold_custodial,
+        hold_nowhere=policy.hold_nowhere,
+        hold_unknown=policy.hold_unknown,
+    )
