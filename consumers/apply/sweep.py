@@ -158,7 +158,7 @@ def _act(task: Task, work: Work, look: Look, announced: _Announced) -> None:
         sweeps = _by_parts(task, work, look, sweeps, announced)
     else:
         sweeps = _taken(task, work, look, sweeps, announced)
-    mend(task, [name for name, one in sweeps.items() if one.lost])
+    mend(task, [name for name, one in sweeps.items() if one.lost or look.known.reasons[name].why in DESTROYING])
     for name in sweeps:
         _end(task, look, name)
     _look_back(task, look, sweeps)
