@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import RucioError
@@ -253,10 +253,27 @@ moves = st.lists(
 deaths = st.dictionaries(st.sampled_from(NODES), st.integers(1, 12), max_size=2)
 
 
+# Both sites deleted the last copies of one block at once, which tore it out of its container; one died before it mended
+# that, and whoever came next had nothing left to delete.
+TORN = [
+    (
+        [
+            *((BLOCKS[1], NODES[0], 0), (BLOCKS[1], NODES[1], 0), (BLOCKS[2], NODES[1], 0)),
+            *((BLOCKS[0], NODES[1], 0), (BLOCKS[2], NODES[0], 0)),
+        ],
+        {NODES[1]: 9},
+        False,
+    )
+]
+
+
 # A run that found something is shown as it was: to make it smaller would take minutes of threads taking turns.
 @pytest.mark.timeout(1200)  # threads take turns over a real snapshot service
-@settings(max_examples=10, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=10, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
+)
 @given(st.lists(st.tuples(moves, deaths, st.booleans()), min_size=1, max_size=3), st.integers(0, 1_000_000))
+@example(TORN, 855)
 def test_no_last_copy_goes_and_a_quiet_world_is_right(
     phedex: tuple[Snapshot, str], rounds: list[tuple[list[tuple[str, str, int]], dict[str, int], bool]], seed: int
 ) -> None:
