@@ -37,36 +37,48 @@ log = logging.getLogger("phedex_rucio.sweep")
 
 TRIES = 4  # of two sweeps that met, each tries again after a random pause
 PAUSE = 1.5  # seconds, at most
+FEWEST = 10  # files: where Rucio is too slow for a look at so few, it is left alone
+SLOW = "Rucio was too slow between the last look and the delete"
+
+
+class Slow(Exception):
+    """Raised where every look grew too old before its delete was sent: fewer files are looked at faster."""
 
 
 def sweep(task: Task, work: Work, names: list[str]) -> None:
     """Every block has its fate: swept, kept for its last copy, or left as it is for now."""
-    pending = list(names)
+    pending, files = list(names), task.sides.rucio.main.sweep_files
     while pending:
-        group = _group(task, work, pending)
-        pending = pending[len(group) :] + _swept(task, work, group)
-        if pending:
+        group = _group(task, work, pending, files)
+        try:
+            pending = pending[len(group) :] + _swept(task, work, group, files)
+        except Slow as slow:
+            files = min(files, sum(max((rule.files for rule in work.rules(name)), default=0) for name in group)) // 2
+            if files < FEWEST:
+                raise Halted(str(slow)) from None
+            pending = task.batch.open(pending)
+        if pending and task.batch.fates:
             task.checkpoint()
 
 
-def _group(task: Task, work: Work, names: list[str]) -> list[str]:
+def _group(task: Task, work: Work, names: list[str], most: int) -> list[str]:
     """The first few of the blocks: so many that one look at all of their files is quick."""
     main = task.sides.rucio.main
     group: list[str] = []
     files = 0
     for name in names[: main.sweep_blocks]:
         files += max((rule.files for rule in work.rules(name)), default=0)
-        if group and files > main.sweep_files:
+        if group and files > most:
             break
         group.append(name)
     return group
 
 
-def _swept(task: Task, work: Work, names: list[str]) -> list[str]:
+def _swept(task: Task, work: Work, names: list[str], files: int) -> list[str]:
     """The blocks have their fates but for those returned: they share files with one of them and come by themselves."""
     later: list[str] = []
     for rest in reversed(range(TRIES)):
-        announced = _Announced(task, names)
+        announced = _Announced(task, names, files)
         with announced:
             look = _look_anew(task, work, names, announced)
             later += apart(look)
@@ -91,7 +103,8 @@ class _Announced:
     that ended, or it expires.
     """
 
-    def __init__(self, task: Task, names: list[str]) -> None:
+    def __init__(self, task: Task, names: list[str], files: int) -> None:
+        self.files = files  # so many at most are looked at at once
         self.key = announcements.new_key()
         self.unanswered = False
         self.is_done = False
@@ -154,7 +167,7 @@ def _act(task: Task, work: Work, look: Look, announced: _Announced) -> None:
     sweeps = {name: verdict for name, verdict in sorted(verdicts.items()) if isinstance(verdict, Sweep)}
     if not sweeps:
         return
-    if len(sweeps) == 1 and sum(len(one.delete) for one in sweeps.values()) > task.sides.rucio.main.sweep_files:
+    if len(sweeps) == 1 and sum(len(one.delete) for one in sweeps.values()) > announced.files:
         sweeps = _by_parts(task, work, look, sweeps, announced)
     else:
         sweeps = _taken(task, work, look, sweeps, announced)
@@ -194,8 +207,10 @@ def _taken(
         except TooLate as late:
             if late.sent:
                 announced.unanswered = True
-            if late.sent or not rest:
-                raise Halted("Rucio was too slow between the last look and the delete") from None
+            if late.sent:
+                raise Halted(SLOW) from None
+            if not rest:
+                raise Slow(SLOW) from None
         fresh = _look_anew(task, work, list(sweeps), announced, only, begun=begun)
         verdicts = {name: _decided(task, fresh, name) for name in fresh.names}
         for name, verdict in verdicts.items():
@@ -215,7 +230,7 @@ def _by_parts(task: Task, work: Work, look: Look, sweeps: dict[str, Sweep], anno
     """
     ((name, whole),) = sweeps.items()
     begun = False
-    for part in sliced(whole.delete, task.sides.rucio.main.sweep_files):
+    for part in sliced(whole.delete, announced.files):
         only = {name: part}
         fresh = _look_anew(task, work, [name], announced, only, begun=begun)
         if name not in fresh.names:

@@ -20,7 +20,7 @@ from common.errors import RucioError
 from common.messages.meta import Meta
 from common.outcome import Outcome
 from common.rucio.rses import find_site
-from common.rucio.session import Rucio
+from common.rucio.session import Rucio, TooLate
 from common.rucio.undo import Order, undo
 from common.settings.model import Settings, Site
 from consumers.engine.result import Result
@@ -324,3 +324,29 @@ def test_a_file_of_somebody_elses_scope_in_our_block_is_his(sides: TwoSides) -> 
     sweeping(sides, name)
     assert his["name"] in sides.replicas()
     assert not lfns(name) & sides.replicas().keys()
+
+
+def test_where_rucio_is_slow_fewer_files_are_looked_at_at_once(sides: TwoSides) -> None:
+    """A look at much grows too old before its delete is sent; one at little does not."""
+    names = at_both(sides, *range(8))
+    for name in names:
+        sides.snapshot.remove_replica(name, NODE)
+    made = sides.world(site=AT_ONCE)
+    rucio, looked = made.rucio, []
+
+    class Slow:
+        def __getattr__(self, verb: str) -> Any:
+            return getattr(rucio, verb)
+
+        def call_by(self, limit: float, verb: str, *args: Any, **options: Any) -> Any:
+            files = len(args[1])
+            looked.append(files)
+            if files > 12:
+                raise TooLate(sent=False)
+            return rucio.call_by(limit, verb, *args, **options)
+
+    door: Any = Slow()
+    until = datetime.now(UTC) + timedelta(minutes=30)
+    result = sides.sync(*names, world=replace(made, rucio=door), removable_until=until)
+    assert (result.names, sides.replicas()) == ({"swept": names}, {})
+    assert max(looked) == 24
