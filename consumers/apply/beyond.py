@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from common.errors import Untrusted
 from common.rucio import rules
 from common.rucio.inventory import made_at, rule_of
-from common.rucio.rses import Site
+from common.rucio.rses import Site, is_rule_for
 from common.rucio.rules import Lock
+from common.rucio.session import Row
 from common.sync.catalogue import RuleAtRse
 from common.sync.reasons import Beyond, Reason, reason_of
 from common.sync.whereabouts import Whereabouts
-from consumers.apply.sides import Sides
+from consumers.apply.sides import Sides, Sites
 
 CONTROLS = 3
 
@@ -141,3 +142,17 @@ def _ruled(sides: Sides, own: Own, name: str, locks: Iterable[Lock]) -> dict[str
                 node = site.listed_at if site is not None else lock.rse
                 found[node] = max(found.get(node, 0.0), made_at(rule_of(row, own.site)))
     return found
+
+
+def stands(sites: Sites, rows: Iterable[Row], rse: str, files: int) -> bool:
+    """True where a rule of this sync stands at the place, unmarked, with a lock on every file of the block."""
+    place = sites.at(rse)
+    if place is None:
+        return False
+    owners = sites.owners(place)
+    for row in rows:
+        if row["account"] in owners and is_rule_for(rse, row["rse_expression"]) and row.get("expires_at") is None:
+            rule = rule_of(row, place)
+            if not rule.marked and rule.files >= files:
+                return True
+    return False

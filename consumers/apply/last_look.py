@@ -20,7 +20,7 @@ from common.sync.catalogue import RuleAtRse
 from common.sync.marks import DESTROYING, severity
 from consumers.apply import beyond, foreign_locks
 from consumers.apply.batch import Fate
-from consumers.apply.beyond import Known
+from consumers.apply.beyond import Known, stands
 from consumers.apply.contents import Files
 from consumers.apply.removals import Work, is_due, needs_person
 from consumers.apply.task import Halted, Task
@@ -196,21 +196,8 @@ def _read_replicas(task: Task, look: Look, only: Mapping[str, list[str]] | None)
         for file in strays:  # left this block for another
             del mine[file]
         look.standing[name] = mine
-        look.places[name] = {rse for rse in look.known.places[name] if _stands(task, look, name, rse)}
-
-
-def _stands(task: Task, look: Look, name: str, rse: str) -> bool:
-    """True where a rule of this sync stands at the place, unmarked, with a lock on every file of the block."""
-    site = task.sides.sites.at(rse)
-    if site is None:
-        return False
-    for row in look.rows[name]:
-        relied = row["account"] in task.sides.sites.owners(site)
-        if relied and row["rse_expression"] in (rse, f"rse={rse}") and row.get("expires_at") is None:
-            rule = rule_of(row, site)
-            if not rule.marked and rule.files >= len(look.inside[name]):
-                return True
-    return False
+        rows, number = look.rows[name], len(look.inside[name])
+        look.places[name] = {rse for rse in look.known.places[name] if stands(task.sides.sites, rows, rse, number)}
 
 
 def _settled(task: Task, look: Look) -> None:

@@ -53,7 +53,7 @@ def sweep(task: Task, work: Work, names: list[str]) -> None:
         try:
             pending = pending[len(group) :] + _swept(task, work, group, files)
         except Slow as slow:
-            files = min(files, sum(max((rule.files for rule in work.rules(name)), default=0) for name in group)) // 2
+            files = min(files, sum(_files_of(work, name) for name in group)) // 2
             if files < FEWEST:
                 raise Halted(str(slow)) from None
             pending = task.batch.open(pending)
@@ -67,11 +67,16 @@ def _group(task: Task, work: Work, names: list[str], most: int) -> list[str]:
     group: list[str] = []
     files = 0
     for name in names[: main.sweep_blocks]:
-        files += max((rule.files for rule in work.rules(name)), default=0)
+        files += _files_of(work, name)
         if group and files > most:
             break
         group.append(name)
     return group
+
+
+def _files_of(work: Work, name: str) -> int:
+    """How many files of the block its rules hold here."""
+    return max((rule.files for rule in work.rules(name)), default=0)
 
 
 def _swept(task: Task, work: Work, names: list[str], files: int) -> list[str]:
@@ -160,11 +165,7 @@ def _look_anew(
 
 
 def _act(task: Task, work: Work, look: Look, announced: _Announced) -> None:
-    verdicts = {name: _decided(task, look, name) for name in look.names}
-    for name, verdict in verdicts.items():
-        if isinstance(verdict, Last):
-            _keep(task, look, name, verdict)
-    sweeps = {name: verdict for name, verdict in sorted(verdicts.items()) if isinstance(verdict, Sweep)}
+    sweeps = _to_sweep(task, look)
     if not sweeps:
         return
     if len(sweeps) == 1 and sum(len(one.delete) for one in sweeps.values()) > announced.files:
@@ -175,6 +176,15 @@ def _act(task: Task, work: Work, look: Look, announced: _Announced) -> None:
     for name in sweeps:
         _end(task, look, name)
     _look_back(task, look, sweeps)
+
+
+def _to_sweep(task: Task, look: Look) -> dict[str, Sweep]:
+    """What goes of each block that was looked at; those that are kept have their fate."""
+    verdicts = {name: _decided(task, look, name) for name in look.names}
+    for name, verdict in verdicts.items():
+        if isinstance(verdict, Last):
+            _keep(task, look, name, verdict)
+    return {name: verdict for name, verdict in sorted(verdicts.items()) if isinstance(verdict, Sweep)}
 
 
 def _decided(task: Task, look: Look, name: str) -> Sweep | Last:
@@ -207,16 +217,11 @@ def _taken(
         except TooLate as late:
             if late.sent:
                 announced.unanswered = True
-            if late.sent:
                 raise Halted(SLOW) from None
             if not rest:
                 raise Slow(SLOW) from None
         fresh = _look_anew(task, work, list(sweeps), announced, only, begun=begun)
-        verdicts = {name: _decided(task, fresh, name) for name in fresh.names}
-        for name, verdict in verdicts.items():
-            if isinstance(verdict, Last):
-                _keep(task, fresh, name, verdict)
-        sweeps = {name: verdict for name, verdict in sorted(verdicts.items()) if isinstance(verdict, Sweep)}
+        sweeps = _to_sweep(task, fresh)
         look.__dict__.update(fresh.__dict__ | {"clash": look.clash | fresh.clash})
         if not sweeps:
             break
@@ -236,12 +241,11 @@ def _by_parts(task: Task, work: Work, look: Look, sweeps: dict[str, Sweep], anno
         if name not in fresh.names:
             look.clash |= fresh.clash
             return {}
-        verdict = _decided(task, fresh, name)
-        if isinstance(verdict, Last):
-            _keep(task, fresh, name, verdict)
+        parts = _to_sweep(task, fresh)
+        if not parts:
             return {}
         fresh.files = look.files
-        done = _taken(task, work, fresh, {name: verdict}, announced, only=only, begun=begun)
+        done = _taken(task, work, fresh, parts, announced, only=only, begun=begun)
         if name not in done:
             return {}
         begun = True

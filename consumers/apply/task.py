@@ -87,7 +87,7 @@ def check_switch(task: Task) -> None:
 
 
 def budget_of(policy: Site) -> Budget:
-    """The site's limits, as a batch can look at them."""
+    """The site's limits as its settings say."""
     return Budget(
         share=policy.max_removal_share,
         blocks=policy.max_removal_blocks,
@@ -95,4 +95,5 @@ def budget_of(policy: Site) -> Budget:
         hold_custodial=policy.hold_custodial,
         hold_nowhere=policy.hold_nowhere,
         hold_unknown=policy.hold_unknown,
+        allow_clean=policy.allow_clean,
     )

@@ -19,12 +19,13 @@ from common.settings.model import Site as Policy
 from common.sync.catalogue import Reading, RuleAtRse
 from common.sync.diff import Difference, set_reasons, unsettled
 from common.sync.evidence import EVERYTHING, case_of, without_size
-from common.sync.guard import Budget, Case, Limit, Ruling, rule
+from common.sync.guard import Case, Limit, Ruling, rule
 from common.sync.plan import Plan
 from common.sync.selection import selection
 from consumers.apply import beyond
 from consumers.apply.beyond import CONTROLS, Own, check_catalogue
 from consumers.apply.sides import Sides, Sites
+from consumers.apply.task import budget_of
 from consumers.engine.world import World
 
 TAPE = ("MSS", "Buffer")  # the kinds of PhEDEx' nodes before and on tape
@@ -123,19 +124,6 @@ def is_tape(node: str, world: World, site: Site) -> bool:
     nodes = world.phedex.nodes()
     kinds = {nodes[name].kind for name in (node, site.listed_at) if name in nodes}
     return bool(kinds & set(TAPE)) or world.rucio.row("get_rse", site.rse, about=site.rse).get("rse_type") == "TAPE"
-
-
-def budget_of(policy: Policy) -> Budget:
-    """The site's limits as its settings say."""
-    return Budget(
-        share=policy.max_removal_share,
-        blocks=policy.max_removal_blocks,
-        bytes=policy.max_removal_bytes,
-        hold_custodial=policy.hold_custodial,
-        hold_nowhere=policy.hold_nowhere,
-        hold_unknown=policy.hold_unknown,
-        allow_clean=policy.allow_clean,
-    )
 
 
 def as_typed(command: SyncSite) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from common.rucio import dids, replicas, rules
 from common.rucio.inventory import is_ours, rule_of
 from common.rucio.replicas import Standing
-from common.rucio.rses import Site, is_rule_for
-from common.rucio.session import Row
+from common.rucio.rses import Site
 from common.sync.marks import DESTROYING
 from common.sync.one_block import LastCopy
 from consumers.apply import beyond, foreign_locks, late
-from consumers.apply.beyond import Own
+from consumers.apply.beyond import Own, stands
 from consumers.apply.contents import Files
 from consumers.apply.last_copy import Last, decide
 from consumers.apply.sides import Sides, Sites
@@ -35,7 +34,7 @@ def foresee(world: World, site: Site, node: str, block: str, *, here: bool, cont
     known = beyond.read(sides, own, [block], controls=controls, here=[block] if here else (), locks=locks)
     foreign = foreign_locks.held(world.rucio, site, {block: files}, {block: rows}, locks)
     destroys = known.reasons[block].why in DESTROYING
-    places = {rse for rse in known.places[block] if _stands(sides.sites, rows, rse, len(inside))}
+    places = {rse for rse in known.places[block] if stands(sides.sites, rows, rse, len(inside))}
     verdict = decide(block, site.rse, files, foreign[block], places, destroys=destroys)
     if isinstance(verdict, Last):
         return LastCopy(file=verdict.file, why=verdict.why, takers=tuple(known.takers[block]))
@@ -47,20 +46,6 @@ def not_at(world: World, site: Site, block: str, files: Files) -> tuple[str, ...
     sides = Sides(world.phedex, world.rucio, Sites(world.rucio, world.settings))
     held_at = late.held_at(sides.sites, site, rules.locks(world.rucio, [block]))
     return tuple(late.find(sides, site, {block: files}, held_at)[block].unable) if held_at else ()
-
-
-def _stands(sites: Sites, rows: Iterable[Row], rse: str, files: int) -> bool:
-    """True where a rule of this sync stands at the place, unmarked, with a lock on every file of the block."""
-    place = sites.at(rse)
-    if place is None:
-        return False
-    owners = sites.owners(place)
-    for row in rows:
-        if row["account"] in owners and is_rule_for(rse, row["rse_expression"]) and row.get("expires_at") is None:
-            rule = rule_of(row, place)
-            if not rule.marked and rule.files >= files:
-                return True
-    return False
 
 
 def _files(world: World, block: str, inside: Files) -> dict[str, Standing]:

@@ -27,8 +27,9 @@ from common.sync.marks import Removal, severity
 from common.sync.plan import Limits, Plan, Removals, make_plan
 from common.sync.selection import selection
 from common.telemetry import spent
+from consumers.apply.task import budget_of
 from consumers.engine.world import World
-from consumers.planning.guarding import budget_of, controls_of, is_believed, ruling_on
+from consumers.planning.guarding import controls_of, is_believed, ruling_on
 
 
 @dataclass(frozen=True)
