@@ -168,7 +168,7 @@ def test_an_approval_lets_pass_what_was_held_then_and_is_so_still(sides: TwoSide
     assert [(batch.blocks, batch.held_since is not None) for batch in held.batches] == [(names[:3], True)]
     code = code_of(held.guard)
     assert synced(sides).batches == []  # on record already
-    later(sides)
+    code = later(sides, code)
     gone(sides, names[4])  # one more does not void the approval, and is not covered by it
     sides.snapshot.add_replica(names[0], NODE)
     synced(sides)  # one came back: its hold is over
@@ -189,13 +189,19 @@ def test_an_approval_lets_pass_what_was_held_then_and_is_so_still(sides: TwoSide
     assert at_once.names("swept") == names[1:3]
 
 
-def later(sides: TwoSides) -> None:
-    """What is on record was put there an hour ago, so that what is held now is held later than that."""
+def later(sides: TwoSides, code: str) -> str:
+    """What is on record was put there an hour before, and the code was shown then: what is held from now on is later.
+
+    Returns the code of that time. Both are of whole seconds, and two plans of a quick machine fall into one.
+    """
     for row in sides.root.list_account_rules("sync_t2_it_pisa"):
         meta = parse_meta(row["meta"])
         if HOLD in meta:
-            old = {**meta, HOLD: {**meta[HOLD], "since": int(time.time()) - 3600}}  # type: ignore[dict-item]
+            old = {**meta, HOLD: {**meta[HOLD], "since": meta[HOLD]["since"] - 3600}}  # type: ignore[dict-item]
             sides.root.update_replication_rule(row["id"], {"meta": json.dumps(old)})
+    shown, scope = datetime.fromtimestamp(approvals.time_of(code), UTC), approvals.scope_of(NODE, "*")
+    assert code == approvals.code_of(shown, scope)
+    return approvals.code_of(shown - timedelta(hours=1), scope)
 
 
 def test_an_approval_lapses_and_is_of_one_site_and_pattern(sides: TwoSides) -> None:
