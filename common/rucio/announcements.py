@@ -70,6 +70,15 @@ def about(found: Iterable[Announcement], blocks: Collection[str], *, besides: st
     return {block for block in blocks if any(one.is_about(block) for one in others)}
 
 
+def parted(found: Iterable[Announcement], at: float, lifetime: float) -> tuple[list[Announcement], list[Announcement]]:
+    """Those whose sweep may still be carried out at this time, and those that are over."""
+    live: list[Announcement] = []
+    over: list[Announcement] = []
+    for one in found:
+        (live if one.is_live(at, lifetime) else over).append(one)
+    return live, over
+
+
 def new_key() -> str:
     """The name of an announcement's attribute, nobody else's."""
     return PREFIX + secrets.token_hex(6)

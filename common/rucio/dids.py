@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
@@ -102,9 +102,13 @@ def matching(rucio: Rucio, pattern: str) -> list[str]:
     ]
 
 
-def makers(rucio: Rucio, names: Iterable[str]) -> dict[str, str]:
-    """The account that made each of the names that Rucio knows."""
-    return {called(row): str(row.get("account") or "") for row in _metadata(rucio, names)}
+def made_by_others(rucio: Rucio, names: Collection[str]) -> dict[str, str]:
+    """Those of the names that Rucio knows and another account than ours made, each with that account, "" if unknown."""
+    if not names:
+        return {}
+    mine = rucio.probe()
+    makers = {called(row): str(row.get("account") or "") for row in _metadata(rucio, names)}
+    return {name: maker for name, maker in makers.items() if maker != mine}
 
 
 def former(rucio: Rucio, dataset: str) -> dict[str, File]:

@@ -158,6 +158,13 @@ def attributes_of(rucio: Rucio, rse: str) -> dict[str, object] | None:
         return None
 
 
+def is_announced(rucio: Rucio, rse: str, block: str, at: float) -> bool:
+    """True where, at this time (epoch seconds), somebody is about to delete the block at the RSE."""
+    found = announcements.of(attributes_of(rucio, rse) or {})
+    live, _ = announcements.parted(found, at, rucio.main.announcement_lifetime)
+    return bool(announcements.about(live, [block]))
+
+
 def _owner(rse: str, policy: model.Site) -> str:
     try:
         return policy.account or names.sync_account(rse)

@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from common.errors import NotFound
 from common.names import is_block
-from common.rucio import announcements, dids, replicas, rules
+from common.rucio import dids, replicas, rules
 from common.rucio.inventory import is_ours
-from common.rucio.rses import Site, attributes_of
+from common.rucio.rses import Site, is_announced
 from common.rucio.session import Row, Rucio, clock
 from common.sync.keep import Undone, is_meant, kept
 from common.sync.marks import COMMENT, KEEP, SWEEPING, cleared_text, keep_of, keep_text, parse_meta
@@ -113,9 +113,7 @@ def _wait(rucio: Rucio, rse: str, block: str, seconds: float) -> bool:
     """
     deadline = clock() + seconds
     while True:
-        at, lifetime = time.time(), rucio.main.announcement_lifetime
-        found = announcements.of(attributes_of(rucio, rse) or {})
-        if not announcements.about([one for one in found if one.is_live(at, lifetime)], [block]):
+        if not is_announced(rucio, rse, block, time.time()):
             return True
         if clock() >= deadline:
             return False

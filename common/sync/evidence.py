@@ -110,6 +110,11 @@ def _bytes(reading: Reading, name: str, bytes_of: Mapping[str, int]) -> int:
 FEW_FILES = 10  # no mass, however few the files of a site are
 
 
+def most_files(share: float, every: int) -> float:
+    """So many of these files may leave their blocks at one time: the share of them, and a few in any case but for 0."""
+    return max(FEW_FILES if share else 0, share * every)
+
+
 def over_files(reading: Reading, rules: Mapping[str, RuleAtRse], found: Difference, budget: Budget) -> str:
     """Why so many files as PhEDEx lists no more are not to leave their blocks at once; "" where they may.
 
@@ -118,8 +123,7 @@ def over_files(reading: Reading, rules: Mapping[str, RuleAtRse], found: Differen
     """
     gone = sum(max(0, rules[name].files - reading.blocks[name].files) for name in found.update if name in rules)
     every = sum(rule.files for rule in rules.values())
-    few = FEW_FILES if budget.share else 0
-    if gone <= max(few, budget.share * every):
+    if gone <= most_files(budget.share, every):
         return ""
     share = percent(gone / max(every, 1))
     return (

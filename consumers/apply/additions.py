@@ -90,11 +90,12 @@ def _heed_announcements(sides: Sides, batch: Batch, names: list[str], reasons: d
         for name in batch.open(names):
             note = f"the attribute {one.key} of {batch.site.rse} is an announcement that nobody can read"
             batch.end(name, Fate.WITHHELD, f"{name}: {note}: look, and unset it")
-    for name in announcements.about([one for one in found if one.is_live(at, lifetime)], batch.open(names)):
+    live, over = announcements.parted(found, at, lifetime)
+    for name in announcements.about(live, batch.open(names)):
         batch.end(
             name, Fate.PENDING, f"{name}: a sweep of it is announced at {batch.site.rse}: left for the next cycle"
         )
-    return announcements.about([one for one in found if not one.is_live(at, lifetime)], names)
+    return announcements.about(over, names)
 
 
 def reason(batch: Batch, found: Found, name: str) -> Update | None:

@@ -14,7 +14,7 @@ from common.rucio import announcements, dids, replicas
 from common.rucio import rules as rucio_rules
 from common.rucio.inventory import is_ours, rule_of
 from common.rucio.replicas import Standing
-from common.rucio.rses import Switch, attributes_of, closed, switch_of
+from common.rucio.rses import Switch, attributes_of, switch_of
 from common.rucio.session import Row, clock
 from common.sync.catalogue import RuleAtRse
 from common.sync.marks import DESTROYING, severity
@@ -23,7 +23,7 @@ from consumers.apply.batch import Fate
 from consumers.apply.beyond import Known, stands
 from consumers.apply.contents import Files
 from consumers.apply.removals import Work, is_due, needs_person
-from consumers.apply.task import Halted, Task
+from consumers.apply.task import Halted, Task, check_on, check_open
 
 LOCKS = ("locks_ok_cnt", "locks_replicating_cnt", "locks_stuck_cnt")
 
@@ -81,34 +81,20 @@ def take_look(
 def _read_site(task: Task, look: Look, key: str) -> None:
     """The switch, whether the RSE lets anything be deleted, and who else has announced a sweep here."""
     attributes = attributes_of(task.sides.rucio, task.rse)
-    switch = Switch.FROZEN if attributes is None else switch_of(attributes)
-    if switch is not Switch.ON:
-        raise Halted(f"the switch at {task.rse} says {switch}")
-    if closed(task.sides.rucio, task.rse).for_deletion:
-        raise Halted(f"RSE {task.rse} is closed for deletion (availability_delete)")
+    check_on(Switch.FROZEN if attributes is None else switch_of(attributes), task.rse)
+    check_open(task, task.rse)
     found = announcements.of(attributes or {})
     if (unreadable := next((one for one in found if one.hashes is None), None)) is not None:
         raise Halted(
             f"the attribute {unreadable.key} of {task.rse} is an announcement that nobody can read: look, and unset it"
         )
-    live, over = _parted(task, found)
+    live, over = announcements.parted(found, now().timestamp(), task.sides.rucio.main.announcement_lifetime)
     clash = announcements.about(live, look.names, besides=key)
     gone = {name for name in clash if _shows_its_end(task, name)}
     look.clash |= clash - gone
     look.drop(look.clash)
     for one in over:
         announcements.withdraw(task.sides.rucio, task.rse, one.key)  # the replicas are looked at next
-
-
-def _parted(
-    task: Task, found: Iterable[announcements.Announcement]
-) -> tuple[list[announcements.Announcement], list[announcements.Announcement]]:
-    """Those that may still be carried out, and those that are over."""
-    at, lifetime = now().timestamp(), task.sides.rucio.main.announcement_lifetime
-    listed = list(found)
-    return [one for one in listed if one.is_live(at, lifetime)], [
-        one for one in listed if not one.is_live(at, lifetime)
-    ]
 
 
 def _shows_its_end(task: Task, name: str) -> bool:
@@ -146,11 +132,12 @@ def _read_phedex(task: Task, work: Work, look: Look) -> None:
 
 def _read_rules(task: Task, look: Look) -> None:
     """First the announcements at the places to rely on, then all rules on the blocks, here and there."""
+    lifetime = task.sides.rucio.main.announcement_lifetime
     rses = sorted({rse for name in look.names for rse in look.known.places[name]})
     live: dict[str, list[announcements.Announcement]] = {}
     for rse in rses:
-        found, over = _parted(task, announcements.of(attributes_of(task.sides.rucio, rse) or {}))
-        live[rse] = found
+        found = announcements.of(attributes_of(task.sides.rucio, rse) or {})
+        live[rse], over = announcements.parted(found, now().timestamp(), lifetime)
         for one in over:
             announcements.withdraw(task.sides.rucio, rse, one.key)
     for rse in rses:

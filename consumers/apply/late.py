@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Set
 from msgspec import Struct
 
 from common.messages.meta import now
-from common.rucio import announcements, dids, replicas
+from common.rucio import dids, replicas
 from common.rucio import rules as rucio_rules
 from common.rucio.dids import Attachment
 from common.rucio.replicas import Standing
-from common.rucio.rses import Site, attributes_of, is_rule_for
+from common.rucio.rses import Site, is_announced, is_rule_for
 from common.rucio.rules import Lock
 from common.rucio.session import Rucio, sliced
 from consumers.apply.contents import Files, Seen, as_known
@@ -76,14 +76,7 @@ def _able(sides: Sides, name: str, rses: Set[str], where: Mapping[str, bool]) ->
             if site.rse in rses and not sides.sites.settings.site(served).dry and sides.sites.would_take(served, name):
                 able.add(site.rse)
     able -= _ending(sides, name, able) if able else set()
-    return {rse for rse in able if not _announced(sides, name, rse)}
-
-
-def _announced(sides: Sides, name: str, rse: str) -> bool:
-    """True where somebody is about to delete the block at the RSE."""
-    at, lifetime = now().timestamp(), sides.rucio.main.announcement_lifetime
-    found = announcements.of(attributes_of(sides.rucio, rse) or {})
-    return bool(announcements.about([one for one in found if one.is_live(at, lifetime)], [name]))
+    return {rse for rse in able if not is_announced(sides.rucio, rse, name, now().timestamp())}
 
 
 def _ending(sides: Sides, name: str, rses: Iterable[str]) -> set[str]:

@@ -172,6 +172,11 @@ def is_approved(task: Task, rule: RuleAtRse, why: Removal) -> bool:
     return approvals.covers(since, Hold(rule.held_since, rule.held_why) if rule.held_since else None, why)
 
 
+def _is_all_approved(task: Task, work: Work, name: str) -> bool:
+    """True where a person approved the removal of the block, as far as each of its rules goes."""
+    return all(is_approved(task, rule, work.why(name).why) for rule in work.rules(name))
+
+
 # --- on record, and marked ---------------------------------------------------------------------------------------
 
 
@@ -208,10 +213,10 @@ def to_mark(task: Task, work: Work, names: list[str]) -> list[str]:
             task.batch.end(name, Fate.PENDING, f"{name}: {reason.why}: not marked before a person approves it")
         else:
             fine.append(name)
-            free += not all(is_approved(task, rule, reason.why) for rule in work.rules(name))
+            free += not _is_all_approved(task, work, name)
     if free and (why := _over(task, fine)):
         for name in fine:
-            if not all(is_approved(task, rule, work.why(name).why) for rule in work.rules(name)):
+            if not _is_all_approved(task, work, name):
                 task.batch.end(name, Fate.PENDING, f"{name}: not marked: {why}")
     return task.batch.open(fine)
 
@@ -301,7 +306,7 @@ def may_sweep(task: Task, work: Work, names: list[str]) -> list[str]:
         why = work.why(name).why
         if why in DESTROYING and any(needs_person(task, rule, name, why) for rule in work.rules(name)):
             task.batch.end(name, Fate.PENDING, f"{name}: {why}: not swept before a person approves it")
-        elif not all(is_approved(task, rule, why) for rule in work.rules(name)):
+        elif not _is_all_approved(task, work, name):
             loose = True
     names = task.batch.open(names)
     if not (loose and names):
@@ -310,6 +315,6 @@ def may_sweep(task: Task, work: Work, names: list[str]) -> list[str]:
     number = sum(rule.marked and not rule.approved and not rule.ending for rule in every.values())
     over = next(over_by_number(number, len(every), budget_of(task.policy)), None)
     for name in names if over else ():
-        if not all(is_approved(task, rule, work.why(name).why) for rule in work.rules(name)):
+        if not _is_all_approved(task, work, name):
             task.batch.end(name, Fate.PENDING, f"{name}: not swept: {over.says if over else ''}")
     return task.batch.open(names)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from common.rucio.rses import closed
 from common.sync.marks import permits
 from consumers.apply.batch import Fate
 from consumers.apply.removals import Work, approve, is_due, look, mark, may_sweep, record, soften, to_mark
 from consumers.apply.sweep import sweep
-from consumers.apply.task import Halted, Task, check_switch
+from consumers.apply.task import Halted, Task, check_open, check_switch
 
 
 def remove(task: Task, names: list[str]) -> None:
@@ -33,8 +32,7 @@ def _remove(task: Task, names: list[str]) -> None:
     if not names or _is_dry(task, names, due):
         return
     check_switch(task)
-    if closed(task.sides.rucio, task.rse).for_deletion:
-        raise Halted(f"RSE {task.rse} is closed for deletion (availability_delete)")
+    check_open(task, task.rse)
     soften(task, work, names)
     approve(task, work, names)
     fresh = [name for name in names if name not in due and _wants_mark(work, name)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from common.errors import NotFound, RucioError
 from common.messages.meta import now
@@ -180,19 +180,20 @@ def _act(task: Task, work: Work, look: Look, announced: _Announced) -> None:
 
 def _to_sweep(task: Task, look: Look) -> dict[str, Sweep]:
     """What goes of each block that was looked at; those that are kept have their fate."""
-    verdicts = {name: _decided(task, look, name) for name in look.names}
+    destroyed = [name for name in look.names if look.known.reasons[name].why in DESTROYING]
+    strange = dids.made_by_others(task.sides.rucio, {file for name in destroyed for file in look.standing[name]})
+    verdicts = {name: _decided(task, look, name, strange) for name in look.names}
     for name, verdict in verdicts.items():
         if isinstance(verdict, Last):
             _keep(task, look, name, verdict)
     return {name: verdict for name, verdict in sorted(verdicts.items()) if isinstance(verdict, Sweep)}
 
 
-def _decided(task: Task, look: Look, name: str) -> Sweep | Last:
+def _decided(task: Task, look: Look, name: str, strange: Collection[str]) -> Sweep | Last:
     destroys = look.known.reasons[name].why in DESTROYING
     foreign = look.foreign[name] | {file for file in look.standing[name] if not file.startswith("/")}  # another scope
     if destroys:  # somebody else's file that was put into our block
-        mine = task.sides.rucio.probe()
-        foreign |= {file for file, maker in dids.makers(task.sides.rucio, look.standing[name]).items() if maker != mine}
+        foreign |= look.standing[name].keys() & strange
     return decide(name, task.rse, look.standing[name], foreign, look.places[name], destroys=destroys)
 
 

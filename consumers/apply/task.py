@@ -81,9 +81,21 @@ def check_permission(task: Task) -> None:
 
 def check_switch(task: Task) -> None:
     """Raises Halted where the site's switch, read now, does not say on."""
-    switch = read_switch(task.sides.rucio, task.rse)
+    check_on(read_switch(task.sides.rucio, task.rse), task.rse)
+
+
+def check_on(switch: Switch, rse: str) -> None:
+    """Raises Halted where the RSE's switch does not say on."""
     if switch is not Switch.ON:
-        raise Halted(f"the switch at {task.rse} says {switch}")
+        raise Halted(f"the switch at {rse} says {switch}")
+
+
+def check_open(task: Task, rse: str) -> Closed:
+    """What the RSE, read now, says of removals; raises Halted where it is closed for deletion."""
+    task.known[rse] = closed(task.sides.rucio, rse)
+    if task.known[rse].for_deletion:
+        raise Halted(f"RSE {rse} is closed for deletion (availability_delete)")
+    return task.known[rse]
 
 
 def budget_of(policy: Site) -> Budget:

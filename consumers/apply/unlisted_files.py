@@ -19,16 +19,16 @@ from common.rucio import rules as rucio_rules
 from common.rucio.errors import is_about_all, is_unanswered
 from common.rucio.inventory import rule_of
 from common.rucio.replicas import Standing
-from common.rucio.rses import Site, Switch, attributes_of, closed, switch_of
+from common.rucio.rses import Site, Switch, attributes_of, switch_of
 from common.rucio.session import Row, TooLate, clock
 from common.settings.run import is_on
-from common.sync.evidence import FEW_FILES
+from common.sync.evidence import most_files
 from common.sync.marks import LEFT_FILES, hash_of, left_of, parse_meta, still_left
 from common.sync.words import count, size
 from consumers.apply import rules
 from consumers.apply.batch import Fate
 from consumers.apply.contents import Files
-from consumers.apply.task import Halted, Task, is_permitted
+from consumers.apply.task import Halted, Task, check_open, is_permitted
 
 
 def leave(task: Task) -> list[str]:
@@ -61,7 +61,7 @@ def _check(task: Task, name: str) -> None:
         raise Halted("the block is custodial (hold_custodial)")
     gone = sum(len(some) for some in task.batch.strangers.values())
     every = gone + sum(one.files for one in task.batch.blocks.values())
-    if gone > max(FEW_FILES if task.policy.max_removal_share else 0, task.policy.max_removal_share * every):
+    if gone > most_files(task.policy.max_removal_share, every):
         raise Halted(f"{gone} of {every} files of this batch, more than max_removal_share allows")
     if foreign := sorted(file for file in task.batch.strangers[name] if not file.startswith("/")):
         raise Halted(f"{foreign[0]} is of another scope: whoever put it there takes it out (rucio did content remove)")
@@ -158,11 +158,7 @@ def _site(task: Task, name: str, rse: str) -> tuple[str, Site]:
 
 
 def _check_closed(task: Task, rse: str, node: str) -> None:
-    if rse not in task.known:
-        task.known[rse] = closed(task.sides.rucio, rse)
-    if task.known[rse].for_deletion:
-        raise Halted(f"RSE {rse} is closed for deletion (availability_delete)")
-    if task.known[rse].tape and task.sides.sites.settings.site(node).hold_custodial:
+    if check_open(task, rse).tape and task.sides.sites.settings.site(node).hold_custodial:
         raise Halted(f"it is on tape at {rse}: only a person takes it away there (hold_custodial)")
 
 
@@ -186,24 +182,19 @@ def _check_place(task: Task, name: str, rse: str, site: tuple[str, Site], key: s
     switch = switch_of(attributes)
     if switch is not Switch.ON:
         raise Halted(f"it is at {rse} too, whose switch says {switch}: phedex-rucio site resume {site[0]}")
-    at, lifetime = now().timestamp(), task.sides.rucio.main.announcement_lifetime
-    found = announcements.of(attributes)
-    live = [one for one in found if one.is_live(at, lifetime)]
+    found, lifetime = announcements.of(attributes), task.sides.rucio.main.announcement_lifetime
+    live, over = announcements.parted(found, now().timestamp(), lifetime)
     if announcements.about(live, [name], besides=key):
         raise Halted(f"a sweep of the block is announced at {rse}: left for the next cycle")
-    for one in found:
-        if one not in live and one.is_about(name):
+    for one in over:
+        if one.is_about(name):
             announcements.withdraw(task.sides.rucio, rse, one.key)  # the replicas are looked at next
 
 
 def _check_makers(task: Task, due: Files) -> None:
     """A file that somebody else made in Rucio did not come from PhEDEx."""
-    mine = task.sides.rucio.probe()
-    for file, maker in sorted(dids.makers(task.sides.rucio, due).items()):
-        if maker != mine:
-            raise Halted(
-                f"{maker or 'somebody'} made {file}, not this sync: he takes it out (rucio did content remove)"
-            )
+    for file, maker in sorted(dids.made_by_others(task.sides.rucio, due).items()):
+        raise Halted(f"{maker or 'somebody'} made {file}, not this sync: he takes it out (rucio did content remove)")
 
 
 def _check_rules(task: Task, name: str, due: Files, places: Mapping[str, tuple[str, Site]]) -> set[str]:

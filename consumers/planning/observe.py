@@ -90,7 +90,7 @@ def observe(command: SyncSite, world: World) -> Observed:
 def _expired(world: World, site: Site, reading: Reading) -> tuple[list[Announcement], list[str]]:
     """The announced sweeps at the RSE that are over, and the blocks at the node that they were about."""
     at, lifetime = now().timestamp(), world.settings.main.announcement_lifetime
-    over = [one for one in site.announced if not one.is_live(at, lifetime)]
+    _, over = announcements.parted(site.announced, at, lifetime)
     whole = (name for name, block in reading.blocks.items() if block.complete and block.files)
     return over, sorted(announcements.about(over, list(whole))) if over else []
 
