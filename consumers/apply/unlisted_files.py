@@ -163,7 +163,10 @@ def _check_closed(task: Task, rse: str, node: str) -> None:
 
 
 def _check_ours(task: Task, rows: Iterable[Row], sites: Mapping[str, tuple[str, Site]]) -> None:
-    """None of our rules on the block says that a person decides: custodial, held, kept, or locked."""
+    """None of our rules on the block says that a person decides: custodial, held, kept, or locked.
+
+    Where a person approved that a custodial block leaves a site, that goes for each file of it.
+    """
     for row in rows:
         rse = _rse(row)
         if row.get("expires_at") is not None or rse not in sites:
@@ -173,7 +176,7 @@ def _check_ours(task: Task, rows: Iterable[Row], sites: Mapping[str, tuple[str, 
             raise Halted(f"the block is {'kept' if rule.keep else 'held'} at {rse}, by or for a person")
         if rule.locked and not task.known[rse].tape:
             raise Halted(f"a person locked its rule {rule.id} at {rse}")
-        if rule.custodial and task.sides.sites.settings.site(sites[rse][0]).hold_custodial:
+        if rule.custodial and not rule.approved and task.sides.sites.settings.site(sites[rse][0]).hold_custodial:
             raise Halted(f"the block is custodial at {rse} (hold_custodial)")
 
 

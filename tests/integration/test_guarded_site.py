@@ -23,7 +23,7 @@ from common.rucio import announcements
 from common.settings.model import Settings, Site
 from common.sync import approvals
 from common.sync.guard import Limit
-from common.sync.marks import GONE_CYCLE, GONE_WHY, HOLD, parse_meta
+from common.sync.marks import GONE_CYCLE, GONE_WHY, parse_meta
 from common.sync.plan import Plan
 from consumers import sync_blocks, sync_dataset, sync_site
 from consumers.engine.result import Failed, Result
@@ -168,7 +168,6 @@ def test_an_approval_lets_pass_what_was_held_then_and_is_so_still(sides: TwoSide
     assert [(batch.blocks, batch.held_since is not None) for batch in held.batches] == [(names[:3], True)]
     code = code_of(held.guard)
     assert synced(sides).batches == []  # on record already
-    code = later(sides, code)
     gone(sides, names[4])  # one more does not void the approval, and is not covered by it
     sides.snapshot.add_replica(names[0], NODE)
     synced(sides)  # one came back: its hold is over
@@ -187,21 +186,6 @@ def test_an_approval_lets_pass_what_was_held_then_and_is_so_still(sides: TwoSide
     assert again.names("marked") == []
     at_once = synced(sides, Site(removal_grace=0, **FREE))
     assert at_once.names("swept") == names[1:3]
-
-
-def later(sides: TwoSides, code: str) -> str:
-    """What is on record was put there an hour before, and the code was shown then: what is held from now on is later.
-
-    Returns the code of that time. Both are of whole seconds, and two plans of a quick machine fall into one.
-    """
-    for row in sides.root.list_account_rules("sync_t2_it_pisa"):
-        meta = parse_meta(row["meta"])
-        if HOLD in meta:
-            old = {**meta, HOLD: {**meta[HOLD], "since": meta[HOLD]["since"] - 3600}}  # type: ignore[dict-item]
-            sides.root.update_replication_rule(row["id"], {"meta": json.dumps(old)})
-    shown, scope = datetime.fromtimestamp(approvals.time_of(code), UTC), approvals.scope_of(NODE, "*")
-    assert code == approvals.code_of(shown, scope)
-    return approvals.code_of(shown - timedelta(hours=1), scope)
 
 
 def test_an_approval_lapses_and_is_of_one_site_and_pattern(sides: TwoSides) -> None:
@@ -361,6 +345,29 @@ def test_custodial_blocks_and_tape_wait_for_a_person(sides: TwoSides) -> None:
     assert (done.guard.limit, done.root.names) == (Limit.TAPE, {"held": [names[0]]})
     free = synced(sides, Site(rse=NODE, hold_custodial=False, **FREE))
     assert (free.root.outcome, free.names("marked")) == (Outcome.CHANGED, [names[0]])
+
+
+def test_a_file_leaves_the_custodial_block_that_a_person_lets_go(sides: TwoSides) -> None:
+    """A custodial block moves, and a file of it is invalidated: it waits for its person alone, and then for nobody."""
+    filled(sides, 19)
+    name = sides.put(block(99), files_of(block(99), 2), custodial=True)
+    synced(sides)
+    invalid = files_of(name, 2)[0][0]
+    sides.snapshot.remove_file(invalid)
+    gone(sides, name)
+    sides.snapshot.add_replica(name, OTHER)
+    at_once = Site(removal_grace=0, max_removal_share=1, **FREE)
+    held = synced(sides, at_once)
+    assert (held.guard.limit, held.root.names) == (Limit.CUSTODIAL, {"held": [name]})
+    for _ in range(2):
+        there = synced(sides, at_once, node=OTHER)
+        assert (there.results[0].counts["withheld"], invalid in sides.replicas()) == (1, True)
+    synced(sides, at_once, approve=code_of(held.guard), reason="moved")
+    for _ in range(2):  # remembered, then acted on
+        synced(sides, at_once, node=OTHER)
+    assert invalid not in sides.replicas()
+    assert sides.inside(name) == set(sides.replicas(OTHER)) == {files_of(name, 2)[1][0]}
+    assert synced(sides, at_once).names("swept") == [name]
 
 
 def test_an_empty_list_marks_and_sweeps_nothing(sides: TwoSides) -> None:
