@@ -25,7 +25,7 @@ from consumers.apply.additions import bring
 from consumers.apply.batch import Batch, Fate
 from consumers.apply.remove import remove
 from consumers.apply.sides import Sides, Sites
-from consumers.apply.task import Task, candidates, is_permitted
+from consumers.apply.task import Task, is_permitted
 from consumers.engine.result import Failed, Result, Stop
 from consumers.engine.world import World
 
@@ -80,7 +80,7 @@ def _batch(command: SyncBlocks, world: World, site: Site, policy: model.Site) ->
         dry=command.dry or policy.dry,
     )
     is_for_blocks = not command.deep and _is_permitted(command, site, policy, command.removable_until)
-    may_remove = candidates(batch, policy, wanted) if is_for_blocks else []
+    may_remove = [name for name in wanted if name not in batch.blocks] if is_for_blocks else []
     for name in set(wanted) - batch.blocks.keys() - set(may_remove):
         batch.end(name, Fate.NOT_AT_NODE)
     for name in set(command.blocks).difference(wanted):

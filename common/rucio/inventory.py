@@ -118,17 +118,17 @@ def rule_of(row: Row, site: Site) -> RuleAtRse:
 class _Said(NamedTuple):
     """What a rule's meta says."""
 
-    gone_since: int
+    gone_since: float
     approved: bool
     keep: bool
     group: str
     custodial: bool
     why: Removal
-    held_since: int
+    held_since: float
     held_why: Removal
     left: bool
     begun: bool
-    seen: int
+    seen: float
 
 
 @lru_cache(maxsize=1024)
@@ -175,9 +175,9 @@ def preferred(known: RuleAtRse | None, other: RuleAtRse) -> RuleAtRse:
     return max(known, other, key=lambda rule: (not rule.ending, rule.plain))
 
 
-def _seconds(value: object) -> int:
+def _seconds(value: object) -> float:
     """The time of a mark, 0 for none. What cannot be read is a mark that is never due: nobody knows its age."""
     if value is None:
         return 0
     is_time = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < NEVER_DUE
-    return int(value) if is_time else NEVER_DUE  # type: ignore[call-overload]
+    return value if is_time else NEVER_DUE  # type: ignore[return-value]

@@ -40,21 +40,21 @@ class RuleAtRse(Struct, frozen=True, gc=False):
     id: str
     files: int  # that it has a good lock on
     ending: bool = False  # it has an end: swept, or ended by somebody
-    gone_since: int = 0  # since when it is marked for removal (epoch seconds), 0 for no mark
+    gone_since: float = 0  # since when it is marked for removal (epoch seconds), 0 for no mark
     approved: bool = False  # a person approved the mark
     keep: bool = False  # a person took a mark back, or forbade one
     group: str = ""
     custodial: bool = False
     plain: bool = True  # its expression is the RSE itself, not the `rse=X` of older tools
     why: Removal = Removal.GONE  # the reason of the mark
-    held_since: int = 0  # since when a person is asked about it (epoch seconds), 0 for never
+    held_since: float = 0  # since when a person is asked about it (epoch seconds), 0 for never
     held_why: Removal = Removal.GONE  # the reason that it was held for
     cleared: int = 0  # when a person took a keep back: an older mark's grace begins here
     locked: bool = False  # somebody locked it (at tape Rucio does that by itself)
     left: bool = False  # files of its block are remembered that PhEDEx lists no more
     ordering: bool = False  # Rucio has transfers queued for it
     begun: bool = False  # a sweep of it has begun: what is missing of it is gone
-    seen: int = 0  # when it was last known to be here (epoch seconds), 0 where that was never written down
+    seen: float = 0  # when it was last known to be here (epoch seconds), 0 where that was never written down
     made: str = ""  # when it was made, as Rucio writes it
 
     @property
@@ -63,7 +63,7 @@ class RuleAtRse(Struct, frozen=True, gc=False):
         return self.gone_since > 0
 
     @property
-    def counts_from(self) -> int:
+    def counts_from(self) -> float:
         """From when on a mark's time of grace is counted (epoch seconds)."""
         return max(self.gone_since, self.cleared)
 

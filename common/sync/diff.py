@@ -171,12 +171,13 @@ def unsettled(found: Difference) -> list[str]:
     return [name for name, one in both if one.why is not Removal.INCOMPLETE]
 
 
-def keep_incomplete(found: Difference) -> None:
-    """A block of which some files are left at the node stays: it is no difference."""
+def keep_incomplete(found: Difference, rules: Mapping[str, RuleAtRse]) -> None:
+    """A block of which some files are left at the node stays: it is no difference, and a hold of before is over."""
     kept = [name for name, one in found.remove.items() if one.why is Removal.INCOMPLETE]
     for name in kept:
         del found.remove[name]
     found.same += len(kept)
+    found.unmark += [name for name in kept if rules[name].held_since]
 
 
 def in_doubt(doubts: list[Doubt]) -> Predicate:

@@ -50,7 +50,7 @@ def mark_told(rule: RuleSeen) -> str:
     return said + (f"; held since: {rule.meta[GONE_HELD]}" if rule.meta.get(GONE_HELD) else "")
 
 
-def time_at(seconds: int) -> datetime | None:
+def time_at(seconds: float) -> datetime | None:
     """The time of epoch seconds; None for what no calendar holds."""
     try:
         return datetime.fromtimestamp(seconds, UTC)

@@ -90,7 +90,7 @@ class Case:
     at: datetime = _NO_TIME  # when the plan began to read
     remove: Mapping[str, Leaving]  # what would be marked
     pending: Mapping[str, Removal] = field(default_factory=dict)  # what is marked in the same selection: why, read now
-    marked_at: Mapping[str, int] = field(default_factory=dict)  # since when those are marked (epoch seconds)
+    marked_at: Mapping[str, float] = field(default_factory=dict)  # since when those are marked (epoch seconds)
     locked: Set[str] = frozenset()  # those of them whose rule a person locked
     site: Tally  # all our rules at the RSE
     own: Tally | None = None  # those of the dataset pattern where one was asked for
@@ -223,7 +223,7 @@ def _is_all_covered(case: Case) -> bool:
 
 
 def _problem(case: Case) -> str:
-    at = int(case.at.timestamp())
+    at = case.at.timestamp()
     return approvals.problem_of(case.approve, case.node, case.dataset, at=at, lifetime=case.lifetime)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 from msgspec import Struct
 
-GONE_SINCE = "phedex_gone_since"  # epoch seconds
+GONE_SINCE = "phedex_gone_since"  # epoch seconds, as `moment` gives them
 GONE_CYCLE = "phedex_gone_cycle"
 GONE_WHY = "phedex_gone_why"
 GONE_BY = "phedex_gone_by"
@@ -70,6 +71,11 @@ def severity(why: Removal) -> int:
     return _SEVERITY.get(why, 0)
 
 
+def moment(at: datetime) -> float:
+    """A time as holds and marks tell it, and a person's approval too: epoch seconds, to the millisecond before."""
+    return at.replace(microsecond=at.microsecond // 1000 * 1000).timestamp()
+
+
 def permits(given: Removal, now: Removal) -> bool:
     """True where what was decided for one reason holds for the reason read now: the same one or a milder one."""
     return severity(now) <= severity(given)
@@ -82,9 +88,9 @@ def reason_of(text: object) -> Removal:
 
 
 class Hold(Struct, frozen=True):
-    """Since when a person is asked about a block, and for which reason it was held then."""
+    """Since when a person is asked about a block (epoch seconds), and for which reason it was held then."""
 
-    since: int
+    since: float
     why: Removal
 
 
@@ -96,10 +102,10 @@ def hold_of(meta: Meta) -> Hold | None:
     since = found.get("since")
     if isinstance(since, bool) or not isinstance(since, int | float) or not 0 < since < NEVER:
         return None
-    return Hold(int(since), reason_of(found.get("why")))
+    return Hold(since, reason_of(found.get("why")))
 
 
-def with_hold(meta: Meta, since: int, why: Removal) -> dict[str, object] | None:
+def with_hold(meta: Meta, since: float, why: Removal) -> dict[str, object] | None:
     """The meta with a hold; None where it has one for a reason that destroys as much, or was to stay since then."""
     known = hold_of(meta)
     if (known is not None and severity(known.why) == severity(why)) or since < seen_at(meta):
@@ -107,10 +113,10 @@ def with_hold(meta: Meta, since: int, why: Removal) -> dict[str, object] | None:
     return {**meta, HOLD: {"since": since, "why": str(why)}}
 
 
-def seen_at(meta: Meta) -> int:
+def seen_at(meta: Meta) -> float:
     """When the block was last known to be here (epoch seconds), 0 where that was never written down."""
     found = meta.get(SEEN)
-    return int(found) if isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < NEVER else 0
+    return found if isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < NEVER else 0
 
 
 def softened(meta: Meta, why: Removal) -> dict[str, object] | None:
@@ -133,7 +139,7 @@ def with_mark(meta: Meta, mark: Meta) -> dict[str, object] | None:
     return {key: value for key, value in meta.items() if key not in (*MARK, HOLD)} | dict(mark)
 
 
-def unmarked(meta: Meta, at: int, *, keep: bool = False) -> dict[str, object]:
+def unmarked(meta: Meta, at: float, *, keep: bool = False) -> dict[str, object]:
     """The meta of a block that is to stay: without mark and hold, and (unless `keep`) without a keep of before.
 
     Where one of them was there, `at` (epoch seconds) is when it was known to stay.

@@ -99,7 +99,7 @@ def _why(plan: Plan, rules: Rules, name: str) -> str:
     return f"{said}, on record since {_moment(hold.since)}" if hold else said
 
 
-def _moment(seconds: int) -> str:
+def _moment(seconds: float) -> str:
     try:
         return at(datetime.fromtimestamp(seconds, UTC))
     except (OverflowError, ValueError):

@@ -87,6 +87,9 @@ def _sort_out(task: Task, work: Work, name: str) -> None:
         else:
             _unmark(task, work, name)
             batch.end(name, Fate.NOT_AT_NODE)
+    elif task.policy.incomplete == "keep" and name in batch.partial:
+        _end_hold(task, work, name)
+        batch.end(name, Fate.NOT_AT_NODE)
     elif not work.rules(name):
         batch.end(name, Fate.PENDING)  # swept, or ended by somebody; Rucio's cleaner has not been
     elif task.is_locked(work.rules(name)):
@@ -104,6 +107,17 @@ def _unmark(task: Task, work: Work, name: str) -> None:
         return
     for rule in work.found.every[name] if not task.batch.dry else ():
         if (rule.marked or rule.held_since) and not rule.ending:
+            task.batch.written |= rules.unmark(task.sides.rucio, rule.id)
+
+
+def _end_hold(task: Task, work: Work, name: str) -> None:
+    """Files of the block are here again, and the settings keep it: an approval of before is of no use when they leave.
+
+    A mark stays with its age: it is not acted on as long as that is so.
+    """
+    for rule in work.rules(name) if not task.batch.dry else ():
+        if rule.held_since and not rule.marked:
+            check_permission(task)
             task.batch.written |= rules.unmark(task.sides.rucio, rule.id)
 
 
@@ -129,6 +143,11 @@ def is_whole_and_open(task: Task, name: str) -> bool:
     """True for a block that PhEDEx has at the node, open, with all of its files so far: it has lost nothing."""
     block = task.batch.partial.get(name)
     return block is not None and block.is_open and block.here >= block.files
+
+
+def _may_be_last(reason: Reason) -> bool:
+    """True for what is complete nowhere, or only where it can have no place in Rucio."""
+    return reason.why is Removal.PARTLY or reason.stuck
 
 
 def is_due(task: Task, found: Iterable[RuleAtRse], why: Removal) -> bool:
@@ -162,7 +181,7 @@ def is_approved(task: Task, rule: RuleAtRse, why: Removal) -> bool:
         return True
     since, code = approvals.time_of(task.command.approved), task.command.approved
     lifetime = task.sides.rucio.main.approval_lifetime + CLOCKS.total_seconds()
-    at, pattern = int(now().timestamp()), task.command.approved_for
+    at, pattern = now().timestamp(), task.command.approved_for
     if not code or approvals.problem_of(code, task.command.node, pattern, at=at, lifetime=lifetime):
         return False
     if approvals.is_everywhere(code, pattern) and why not in DESTROYING:
@@ -194,7 +213,7 @@ def record(task: Task, names: list[str]) -> None:
         if permits(why, work.why(name).why) and not task.batch.dry:
             for rule in work.rules(name):
                 check_permission(task)
-                task.batch.written |= rules.hold(task.sides.rucio, rule.id, int(since.timestamp()), why)
+                task.batch.written |= rules.hold(task.sides.rucio, rule.id, marks.moment(since), why)
         task.batch.end(name, Fate.PENDING)
 
 
@@ -207,7 +226,7 @@ def to_mark(task: Task, work: Work, names: list[str]) -> list[str]:
     for name in names:
         reason = work.why(name)
         limits = {needs_person(task, rule, name, reason.why) for rule in work.rules(name)} - {None}
-        if reason.why is Removal.PARTLY or reason.stuck:
+        if _may_be_last(reason):
             task.batch.end(name, Fate.KEPT_LAST_COPY, f"{name}: kept, it may be the last copy: {reason.why}")
         elif limits:
             task.batch.end(name, Fate.PENDING, f"{name}: {reason.why}: not marked before a person approves it")
@@ -254,7 +273,7 @@ def _mark_rule(task: Task, rule: RuleAtRse, why: Removal) -> bool:
     approved = is_approved(task, rule, why)
     meta = task.command.meta
     note: dict[str, object] = {
-        GONE_SINCE: int(now().timestamp()),
+        GONE_SINCE: marks.moment(now()),
         GONE_CYCLE: meta.cycle,
         GONE_WHY: str(why),
         GONE_BY: meta.by,
@@ -281,7 +300,7 @@ def soften(task: Task, work: Work, names: list[str]) -> None:
             if rule.marked and severity(reason.why) < severity(rule.why):
                 check_permission(task)
                 task.batch.written |= rules.soften(task.sides.rucio, rule.id, reason.why)
-            elif rule.held_since and not rule.marked and (reason.why is Removal.PARTLY or reason.stuck):
+            elif rule.held_since and not rule.marked and _may_be_last(reason):
                 check_permission(task)
                 task.batch.written |= rules.unmark(task.sides.rucio, rule.id)
 

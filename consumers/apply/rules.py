@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
+from common.messages.meta import now
 from common.rucio import rules
 from common.rucio.inventory import is_ours, preferred, rule_of
 from common.rucio.rses import Site
@@ -26,6 +26,7 @@ from common.sync.marks import (
     Removal,
     keep_of,
     left_of,
+    moment,
     parse_meta,
     permits,
     reason_of,
@@ -101,7 +102,7 @@ def change(rucio: Rucio, rule: RuleAtRse, block: BlockAtNode) -> None:
     """
     row = rules.read(rucio, rule.id)
     before = parse_meta(row.get("meta"))
-    meta = unmarked(before, _now()) | rule_meta(block)
+    meta = unmarked(before, moment(now())) | rule_meta(block)
     options: dict[str, object] = {"meta": rules.as_text(meta)} if meta != before else {}
     if row.get("expires_at") is not None:
         options["lifetime"] = None
@@ -143,7 +144,7 @@ def unmark(rucio: Rucio, rule: str) -> bool:
     return _rewrite(
         rucio,
         rule,
-        lambda meta: unmarked(meta, _now(), keep=True) if {GONE_SINCE, HOLD} & meta.keys() else None,
+        lambda meta: unmarked(meta, moment(now()), keep=True) if {GONE_SINCE, HOLD} & meta.keys() else None,
         kept=True,
     )
 
@@ -153,11 +154,7 @@ def soften(rucio: Rucio, rule: str, why: Removal) -> bool:
     return _rewrite(rucio, rule, lambda meta: softened(meta, why))
 
 
-def _now() -> int:
-    return int(time.time())
-
-
-def hold(rucio: Rucio, rule: str, since: int, why: Removal) -> bool:
+def hold(rucio: Rucio, rule: str, since: float, why: Removal) -> bool:
     """The rule's meta tells since when, and for which reason, a person is asked; False where it does already."""
     return _rewrite(
         rucio,
@@ -178,7 +175,7 @@ def is_begun(row: Row) -> bool:
 
 def note_sweeping(rucio: Rucio, row: Row) -> None:
     """The rule, as it was read, says that its replicas are being deleted: what is missing from now on is gone."""
-    meta = {**parse_meta(row.get("meta")), SWEEPING: _now()}
+    meta = {**parse_meta(row.get("meta")), SWEEPING: int(now().timestamp())}
     rules.change(rucio, row["id"], {"meta": rules.as_text(meta)})
 
 

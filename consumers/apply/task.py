@@ -67,12 +67,6 @@ def is_permitted(until: datetime | None) -> bool:
     return timedelta(0) < left <= PERMISSION + CLOCKS
 
 
-def candidates(batch: Batch, policy: Site, names: Iterable[str]) -> list[str]:
-    """The blocks that are not complete at the node and may leave, as far as the policy goes."""
-    keep = policy.incomplete == "keep"
-    return [name for name in names if name not in batch.blocks and not (keep and name in batch.partial)]
-
-
 def check_permission(task: Task) -> None:
     """Raises Halted where the plan's permission has run out."""
     if not is_permitted(task.command.removable_until):

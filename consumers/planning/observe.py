@@ -67,7 +67,7 @@ def observe(command: SyncSite, world: World) -> Observed:
     chosen = selection(command.dataset, *_narrowing(command, policy))
     found = diff(reading, rules, chosen)
     if policy.incomplete == "keep":
-        keep_incomplete(found)
+        keep_incomplete(found, rules)
     removals = _removals(command, world, site, (reading, rules, found), began)
     deep = deep_names(reading, chosen) if command.deep else []
     too_many = over_files(reading, rules, found, budget_of(policy))

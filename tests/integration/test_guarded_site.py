@@ -370,6 +370,23 @@ def test_a_file_leaves_the_custodial_block_that_a_person_lets_go(sides: TwoSides
     assert synced(sides, at_once).names("swept") == [name]
 
 
+def test_a_hold_is_over_when_files_are_back_where_incomplete_blocks_stay(sides: TwoSides) -> None:
+    """An approval of before is of no use when they leave again."""
+    names = filled(sides)
+    keeps = Site(removal_grace=3600, incomplete="keep", **FREE)
+    gone(sides, *names[:3])
+    code = code_of(synced(sides, keeps).guard)
+    for name in names[:3]:
+        sides.snapshot.add_replica(name, NODE)
+        sides.snapshot.set_replica_files(name, NODE, [files_of(name, 2)[0][0]])
+    assert synced(sides, keeps).root.names == {}
+    gone(sides, *names[:3])
+    done = synced(sides, keeps, approve=code, reason="as before")
+    assert (done.root.names, marks(sides)) == ({"held": names[:3]}, {})
+    again = synced(sides, keeps, approve=code_of(done.guard), reason="as now")
+    assert sorted(marks(sides)) == again.names("marked") == names[:3]
+
+
 def test_an_empty_list_marks_and_sweeps_nothing(sides: TwoSides) -> None:
     names = filled(sides, 10)
     gone(sides, names[0])

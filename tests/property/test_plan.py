@@ -113,7 +113,7 @@ def test_incomplete_blocks_that_are_kept_are_the_same_and_no_others(
 ) -> None:
     before = diff(reading_of(found), have, lambda _: True)
     result = diff(reading_of(found), have, lambda _: True)
-    keep_incomplete(result)
+    keep_incomplete(result, have)
     stays = before.remove.keys() - result.remove.keys()
     assert stays == before.remove.keys() & found.keys()
     assert result.same == before.same + len(stays)

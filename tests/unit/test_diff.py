@@ -207,21 +207,28 @@ def test_a_reason_in_words(surplus: Surplus, says: str) -> None:
 
 def test_only_incomplete_blocks_are_kept_where_the_policy_keeps_them() -> None:
     found = difference(PART, rule())
-    keep_incomplete(found)
+    keep_incomplete(found, {NAME: rule()})
     assert found == Difference(same=1)
     for gone in (difference(None, rule()), with_reason(rule(), Reason(Removal.NOWHERE))):
         before = dict(gone.remove)
-        keep_incomplete(gone)
+        keep_incomplete(gone, {NAME: rule()})
         assert gone == Difference(remove=before)
     marked = difference(PART, rule(gone_since=MARKED))
-    keep_incomplete(marked)
+    keep_incomplete(marked, {NAME: rule(gone_since=MARKED)})
     assert marked == Difference(pending={NAME: INCOMPLETE})
+
+
+def test_a_hold_is_over_when_files_are_back_where_the_policy_keeps_such_a_block() -> None:
+    held = rule(held_since=MARKED)
+    found = difference(PART, held)
+    keep_incomplete(found, {NAME: held})
+    assert found == Difference(same=1, unmark=[NAME])
 
 
 def test_a_marked_block_of_which_files_came_back_is_not_marked_anew_where_the_policy_keeps_it() -> None:
     """In the order in which a plan does it: the policy first, then the reasons."""
     ours = rule(gone_since=MARKED, why=Removal.MOVED)
     found = difference(PART, ours)
-    keep_incomplete(found)
+    keep_incomplete(found, {NAME: ours})
     set_reasons(found, {NAME: ours}, {}, keep_partial=True)
     assert found.remove == {}

@@ -285,7 +285,7 @@ def test_reasons_that_could_not_be_found_out_approve_no_marks() -> None:
 @pytest.mark.parametrize(
     ("approve", "says"),
     [
-        ("cafa77efed4c3e95", "'cafa77efed4c3e95' is no approval code such as 20261128T004510-1a2b3c: look again"),
+        ("cafa77efed4c3e95", "'cafa77efed4c3e95' is no approval code such as 20261128T004510123-1a2b3c: look again"),
         (code(node="T2_US_MIT"), f"was given for another site or pattern than {NODE} *: look again"),
         (code("/A/*/*"), f"was given for another site or pattern than {NODE} *: look again"),
         (code(at=NOW + timedelta(hours=1)), "is of a time to come: clocks differ: look again"),

@@ -93,7 +93,7 @@ def test_a_reason_is_read_from_marks_of_before_too(text: object, why: Removal) -
     ("noted", "hold"),
     [
         ({"since": 100, "why": "nowhere"}, Hold(100, Removal.NOWHERE)),
-        ({"since": 100.9, "why": "moved"}, Hold(100, Removal.MOVED)),
+        ({"since": 100.9, "why": "moved"}, Hold(100.9, Removal.MOVED)),
         ({"since": 1}, Hold(1, Removal.GONE)),
         ({"since": 0, "why": "moved"}, None),
         ({"since": -1, "why": "moved"}, None),

@@ -113,7 +113,7 @@ def test_an_approval_of_a_dataset_goes_to_nodes_where_phedex_has_it_no_more(
     with Snapshot(tmp_path / "snapshot.db") as snapshot:
         for node in ("T2_US_MIT", "T2_US_UCSD", "T1_US_FNAL_Buffer"):
             snapshot.add_node(node)
-    approved = SyncDataset(v=2, dataset="/A/B/AOD", approve="20261128T004510-1a2b3c", reason="gone")
+    approved = SyncDataset(v=2, dataset="/A/B/AOD", approve="20261128T004510123-1a2b3c", reason="gone")
     with running(tmp_path / "snapshot.db") as url:
         settings = Settings(main=Main(phedex_url=url))
         (narrow,) = expand.narrowed([approved], "T2_.*", settings)

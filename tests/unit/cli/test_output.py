@@ -176,7 +176,7 @@ def test_a_plan_shows_each_part_and_hides_no_number() -> None:
 
 HELD, NEW, LOCKED, MARKED = (f"/A/B/E#{n}" for n in range(4))
 SINCE = int(datetime(2026, 1, 31, 9, tzinfo=UTC).timestamp())
-COMMAND = "phedex-rucio sync site T2_US_MIT --approve 20260131T120000-0a1b2c --reason '…'"
+COMMAND = "phedex-rucio sync site T2_US_MIT --approve 20260131T120000000-0a1b2c --reason '…'"
 
 
 def rule(name: str, **others: object) -> RuleAtRse:
