@@ -37,6 +37,7 @@ TESTS = {
     "consumers/engine/killed.py": "unit/engine/test_killed.py",
     "common/cycles.py": "unit/test_cycles.py unit/overview property/test_cycles.py property/test_merged.py",
     "producers/agenda.py": "unit/producers property/test_agenda.py",
+    "common/phedex/rows.py": "unit/phedex",
     "common/phedex/trust.py": "unit/phedex/test_trust.py property/test_trust.py",
     "common/messages/codec.py": "unit/test_codec.py property/test_codec.py",
     "common/settings/checks.py": "unit/settings/test_load.py unit/settings/test_checks.py",

@@ -88,7 +88,6 @@ def _in_order(found: Difference) -> Difference:
         update=dict(sorted(found.update.items())),
         remove=dict(sorted(found.remove.items())),
         pending=dict(sorted(found.pending.items())),
-        kept=dict(sorted(found.kept.items())),
         unmark=sorted(found.unmark),
         empty=sorted(found.empty),
         same=found.same,

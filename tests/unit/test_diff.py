@@ -202,6 +202,10 @@ def test_a_reason_in_words(surplus: Surplus, says: str) -> None:
     assert str(surplus) == says
 
 
+def test_why_a_rule_needs_work_in_one_word() -> None:
+    assert [str(why) for why in Update] == ["files", "meta", "ending", "returned"]
+
+
 # --- incomplete: keep ----------------------------------------------------------------------------------------------
 
 

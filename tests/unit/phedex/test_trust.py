@@ -30,6 +30,28 @@ def test_a_good_listing_is_read() -> None:
     assert found.as_of == datetime.fromtimestamp(NOW + 0.57439, UTC)
 
 
+def test_group_and_custodial_are_read_of_the_replica() -> None:
+    listed = [good.block(FULL, 3, 3, custodial="y", group=None), good.block(PART, 4, 1, custodial="n")]
+    found = good.listing(body(good.envelope("blockreplicas", block=listed))).blocks
+    assert found[FULL] == BlockAtNode(3, 3000, 3, True, False, "", True)
+    assert found[PART] == BlockAtNode(4, 4000, 1, False, False, "DataOps", False)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ([], "is listed with no replica instead of"),
+        (["T2_IT_Bari"], "is listed with T2_IT_Bari instead of"),
+        ([NODE, "T2_IT_Bari"], f"is listed with {NODE}, T2_IT_Bari instead of"),
+    ],
+)
+def test_a_block_at_another_node_is_told_with_all_its_nodes(others: list[str], said: str) -> None:
+    row = good.block(FULL, 3, 3)
+    row["replica"] = [good.block(FULL, 3, 3, node=node)["replica"][0] for node in others]
+    with pytest.raises(trust.OtherNode, match=f"{said} {NODE}"):
+        good.listing(body(good.envelope("blockreplicas", block=[row])))
+
+
 def test_an_empty_listing_is_legal() -> None:
     assert good.listing(body(good.envelope("blockreplicas", block=[]))).blocks == {}
 
@@ -295,6 +317,24 @@ def test_files_of_another_node_or_block_refuse_the_whole_reply() -> None:
         good.file_lists(body(document))
 
 
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_file_may_be_empty(size: int) -> None:
+    document = good.filereplicas()
+    document["phedex"]["block"][0].update(bytes=20 + size)
+    document["phedex"]["block"][0]["file"][0]["bytes"] = size
+    assert good.file_lists(body(document))[0][FULL][0] == File(good.lfn(0), size, "0a952185")
+
+
+def test_nodes_are_read_by_name() -> None:
+    listed = [{"name": name, "kind": "Disk", "se": None, "technology": "Other"} for name in (NODE, "T1_IT_CNAF_MSS")]
+    asked = good.question(Nodes)
+    reply = trust.read(Nodes, asked, good.answer(body(good.envelope("nodes", node=listed))), FRESH)
+    assert {name: node.name for name, node in rows.nodes(asked, reply).items()} == {
+        NODE: NODE,
+        "T1_IT_CNAF_MSS": "T1_IT_CNAF_MSS",
+    }
+
+
 def test_no_nodes_at_all_are_not_believed() -> None:
     asked = good.question(Nodes)
     reply = trust.read(Nodes, asked, good.answer(body(good.envelope("nodes", node=[]))), FRESH)
@@ -323,7 +363,15 @@ def test_complete_blocks_are_placed_by_node_and_retired_nodes_left_out() -> None
     row = good.block(FULL, 3, 3)
     row["replica"] += good.block(FULL, 3, 3, node="T1_IT_CNAF_MSS")["replica"]
     row["replica"] += good.block(FULL, 3, 3, node="XT1_TW_ASGC_MSS")["replica"]
-    assert _placed(row, good.block(PART, 1, 1)) == {NODE: [FULL, PART], "T1_IT_CNAF_MSS": [FULL]}
+    odd = good.block("/TAC-TIBTOB-120-DAQ-EDM/RECO#1", 1, 1)  # a name that does not parse
+    assert _placed(odd, row, odd, good.block(PART, 1, 1)) == {NODE: [FULL, PART], "T1_IT_CNAF_MSS": [FULL]}
+
+
+def test_a_placement_twice_at_a_node_is_refused() -> None:
+    row = good.block(FULL, 3, 3)
+    row["replica"] *= 2
+    with pytest.raises(trust.Repeated, match=f"block {FULL} is listed twice at a node"):
+        _placed(row)
 
 
 @pytest.mark.parametrize(
@@ -331,6 +379,8 @@ def test_complete_blocks_are_placed_by_node_and_retired_nodes_left_out() -> None
     [
         (good.block(PART, 3, 2), trust.Contradiction),
         (good.block(PART, 3, 3, complete="n"), trust.Contradiction),
+        (good.block(PART, 3, 2, complete="y"), trust.Contradiction),
+        (good.block(PART, 3, 3, "y", complete="y"), trust.Contradiction),
         (good.block("/Beta/Run2018A-v1/RAW#1", 1, 1), trust.OtherBlock),
         (good.block(FULL, 3, 3), trust.Repeated),
     ],

@@ -49,6 +49,11 @@ def test_each_node_is_one_of_three_kinds() -> None:
     }
 
 
+def test_a_block_without_files_is_complete_and_not_meant_to_come() -> None:
+    found = read([at(FULL, (NODE, 0), files=0)], [FULL])[FULL]
+    assert (found.complete, found.partial, found.meant) == ({NODE}, frozenset(), frozenset())
+
+
 def test_all_of_an_open_block_is_a_part_of_it() -> None:
     found = read([at(OPEN, (NODE, 3), is_open="y")], [OPEN])[OPEN]
     assert (found.complete, found.partial) == (frozenset(), {NODE})
