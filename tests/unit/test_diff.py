@@ -236,3 +236,20 @@ def test_a_marked_block_of_which_files_came_back_is_not_marked_anew_where_the_po
     keep_incomplete(found, {NAME: ours})
     set_reasons(found, {NAME: ours}, {}, keep_partial=True)
     assert found.remove == {}
+
+
+def test_a_marked_block_that_is_gone_for_a_worse_reason_is_marked_anew_whatever_the_policy_keeps() -> None:
+    ours = rule(gone_since=MARKED, why=Removal.MOVED)
+    found = difference(None, ours)
+    set_reasons(found, {NAME: ours}, {NAME: Reason(Removal.NOWHERE)}, keep_partial=True)
+    assert (found.remove, found.pending) == ({NAME: Surplus(Removal.NOWHERE, 2)}, {})
+
+
+def test_what_is_sorted_anew_is_in_order_of_name() -> None:
+    names = [f"/A/B-v1/RAW#{n}" for n in range(4)]
+    marked = rule(gone_since=MARKED, why=Removal.MOVED)
+    rules = {names[3]: rule(), names[2]: marked, names[1]: rule(), names[0]: marked}
+    for why in (Removal.UNKNOWN, Removal.PARTLY):  # marked again, and kept
+        found = diff(Reading("T2_IT_Pisa", {}, [], [], datetime.now(UTC)), rules, lambda _: True)
+        set_reasons(found, rules, dict.fromkeys(names, Reason(why)))
+        assert names == list(found.remove if why is Removal.UNKNOWN else found.kept)
