@@ -52,6 +52,7 @@ TESTS = {
     "common/sync/approvals.py": "unit/test_approvals.py",
     "common/sync/reasons.py": "unit/test_reasons.py",
     "common/rucio/announcements.py": "unit/rucio/test_announcements.py",
+    "consumers/apply/foreign_locks.py": "unit/test_foreign_locks.py",
     "consumers/apply/last_copy.py": "unit/test_last_copy.py",
 }
 

@@ -302,7 +302,17 @@ def test_the_next_look_is_when_something_becomes_due(turns: list[Turn], seconds:
 
 
 def test_a_span_for_people() -> None:
-    spans = {0: "0 s", 45: "45 s", 89: "89 s", 90: "2 min", 720: "12 min", 5399: "90 min", 5400: "1.5 h", 9000: "2.5 h"}
+    spans = {
+        0: "0 s",
+        45: "45 s",
+        89: "89 s",
+        90: "2 min",
+        720: "12 min",
+        5399: "90 min",
+        5400: "1.5 h",
+        9000: "2.5 h",
+        3_600_000: "1000.0 h",
+    }
     assert {seconds: _span(seconds) for seconds in spans} == spans
 
 
