@@ -131,6 +131,8 @@ def _places(parent: ast.AST, function: str) -> Iterator[_Place]:
     for field, value in ast.iter_fields(parent):
         if field in ("annotation", "returns", "decorator_list", "bases", "ctx", "op", "ops"):
             continue
+        if isinstance(parent, ast.ClassDef) and field == "keywords":  # that values are frozen is for mypy
+            continue
         for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if not isinstance(node, ast.AST) or _is_left_out(node, parent):
                 continue

@@ -125,7 +125,7 @@ def over_files(reading: Reading, rules: Mapping[str, RuleAtRse], found: Differen
     every = sum(rule.files for rule in rules.values())
     if gone <= most_files(budget.share, every):
         return ""
-    share = percent(gone / max(every, 1))
+    share = percent(gone / every)
     return (
         f"{count(gone, 'file')} of {count(every, 'file')} ({share}) are listed no more, limit {percent(budget.share)}"
     )

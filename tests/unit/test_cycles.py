@@ -228,6 +228,9 @@ def test_another_execution_of_the_plan_opens_a_merged_cycle_again() -> None:
     cycle = merged_cycle(root(1, run="again", at=at(9)))
     assert not cycle.finished
     assert cycle.open == {child(0, "again")}
+    ended = batch(0, Outcome.IN_SYNC, id=child(0, "again"), at=at(10))
+    cycle = merged_cycle(root(1, run="again", at=at(9)), ended)
+    assert (cycle.finished, cycle.closed[ended.id]) == (True, ended)
 
 
 def test_a_second_merge_adds_to_the_first() -> None:

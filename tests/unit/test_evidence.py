@@ -162,6 +162,7 @@ def test_sizes_are_asked_of_what_is_not_at_the_node() -> None:
     [
         (rule(), None, Leaving(Removal.MOVED, 7)),
         (rule(custodial=True), None, Leaving(Removal.MOVED, 7, custodial=True)),
+        (rule(), PART, Leaving(Removal.MOVED, 10)),
         (rule(custodial=True), PART, Leaving(Removal.MOVED, 10, custodial=True)),
         (rule(locked=True), None, Leaving(Removal.MOVED, 7, locked=True)),
         (rule(gone_since=5), None, Leaving(Removal.MOVED, 7, marked=True)),
