@@ -38,7 +38,7 @@ TESTS = {
     "common/cycles.py": "unit/test_cycles.py unit/overview property/test_cycles.py property/test_merged.py",
     "producers/agenda.py": "unit/producers property/test_agenda.py",
     "common/phedex/rows.py": "unit/phedex",
-    "common/phedex/trust.py": "unit/phedex/test_trust.py property/test_trust.py",
+    "common/phedex/trust.py": "unit/phedex/test_trust.py property/test_trust.py integration/test_phedex_transport.py",
     "common/messages/codec.py": "unit/test_codec.py property/test_codec.py",
     "common/settings/checks.py": "unit/settings/test_load.py unit/settings/test_checks.py",
     "common/names.py": "unit/test_names.py unit/test_codec.py",

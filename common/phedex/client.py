@@ -37,7 +37,8 @@ from common.telemetry import metrics
 
 NODES_KEPT = 300.0  # seconds that the list of nodes is used again
 # What PhEDEx lets be cached for longer than block replicas; an Envelope is what is asked as plain data.
-AGES: dict[type[Envelope], float] = {Nodes: trust.HALF_A_DAY, Envelope: trust.HALF_A_DAY, Deletions: trust.HOUR}
+HOUR = 3600.0
+AGES: dict[type[Envelope], float] = {Nodes: 12 * HOUR, Envelope: 12 * HOUR, Deletions: HOUR}
 NO_BLOCK = "/Probe/Probe-v1/PROBE#probe"
 
 R = TypeVar("R", bound=Envelope)

@@ -20,8 +20,6 @@ from common.phedex import replies
 from common.phedex.replies import Buffer, Envelope
 
 SHOWN = 200  # characters of a body or question in a message
-HOUR = 3600.0
-HALF_A_DAY = 12 * HOUR
 
 
 class Redirected(Untrusted):

@@ -87,6 +87,10 @@ def test_a_name_that_does_not_parse_is_ignored_and_reported() -> None:
         (b"<html><body>maintenance</body></html>", trust.LoginPage),
         (b"<error>Unsupported format 'yaml'</error>", trust.ErrorDocument),
         (b"<?xml version='1.0'?><error>Unsupported</error>", trust.ErrorDocument),
+        (b"<?xml version='1.0'?><note>Unsupported</note>", trust.NotJson),
+        (b"failed with <error>", trust.NotJson),
+        (b" " * 4091 + b"<html", trust.LoginPage),
+        (b" " * 4092 + b"<html", trust.NotJson),  # so far nobody looks
         (b'{"error":"API call was not defined."}', trust.ErrorDocument),
         (b'{"phedex":{"error":"database away"}}', trust.ErrorDocument),
         (body({**good.blockreplicas(), "error": "late"}), trust.ErrorDocument),
@@ -94,6 +98,8 @@ def test_a_name_that_does_not_parse_is_ignored_and_reported() -> None:
         (b"null", trust.Malformed),
         (b"{}", trust.Malformed),
         (b'{"phedex":[]}', trust.Malformed),
+        (b'{"phedex":{"block":5,"request_call":"\xff"}}', trust.Malformed),
+        (b'{"phedex":{"block":5,"x":' + b"[" * 100_000, trust.Malformed),
         (body(good.blockreplicas()).replace(b"DataOps", b"\xff\xfe"), trust.Malformed),
         (b'{"x":' + b"[" * 100_000, trust.Malformed),
     ],
@@ -190,6 +196,32 @@ def test_a_redirect_is_refused_and_only_its_host_is_told() -> None:
     with pytest.raises(trust.Redirected, match=r"status 302 to login\.example\.org instead") as caught:
         good.listing(b"", status=302, location="https://login.example.org/auth?token=secret")
     assert "secret" not in str(caught.value)
+
+
+def test_a_status_that_is_no_redirect_is_told_without_a_host() -> None:
+    asked = good.question(BlockReplicas)
+    with pytest.raises(trust.Redirected, match="status 204 to None instead of a reply"):
+        trust.read(BlockReplicas, asked, trust.Answer(204, b"", NOW, NOW), FRESH)
+
+
+def test_the_outer_one_of_two_errors_is_told() -> None:
+    with pytest.raises(trust.ErrorDocument, match='PhEDEx says "outer"'):
+        good.listing(b'{"phedex":{"error":"inner"},"error":"outer"}')
+    with pytest.raises(trust.ErrorDocument, match='PhEDEx says "inner"'):
+        good.listing(b'{"phedex":{"error":"inner"}}')
+
+
+@pytest.mark.parametrize(("asked", "came"), [("prod", "PROD"), ("Prod", "prod")])
+def test_an_instance_may_be_written_in_any_case(asked: str, came: str) -> None:
+    document = good.blockreplicas()
+    document["phedex"]["instance"] = came
+    question = trust.Question("blockreplicas", asked, ())
+    assert trust.read(BlockReplicas, question, good.answer(body(document)), FRESH).instance == came
+
+
+def test_a_text_from_outside_is_one_line_of_200_characters() -> None:
+    assert trust.cut("a\n b\t\tc") == "a b c"
+    assert (trust.cut("x" * 200), trust.cut("x" * 201)) == ("x" * 200, "x" * 199 + "…")
 
 
 def test_a_login_page_shows_its_title_only() -> None:
