@@ -178,6 +178,21 @@ class Phedex:
             found |= rows.known(question, self._ask(Data, question), set(asked))
         return found
 
+    def known_files(self, files: Iterable[str], controls: Mapping[str, str]) -> dict[str, str]:
+        """Those of the files that PhEDEx' catalogue has, each with its block, whether they are anywhere or not.
+
+        `controls`: up to three files that it has for sure, with their blocks, in every request. A reply that does not
+        know one of them is believed of nothing: ControlMissing.
+        """
+        found: dict[str, str] = {}
+        for asked in self._chunks(files):
+            question = self._question(Data, level="file", file=[*asked, *controls])
+            known = rows.known_files(question, self._ask(Data, question), {*asked, *controls})
+            if missing := next((file for file, block in controls.items() if known.get(file) != block), None):
+                raise trust.ControlMissing(f"{question}: file {missing} is not in its block by this reply")
+            found |= {file: block for file, block in known.items() if file in asked}
+        return found
+
     def nodes_with(self, pattern: str) -> dict[str, list[str]]:
         """The complete blocks of the datasets that match a pattern, by node. Retired nodes are left out."""
         question = self._question(BlockReplicas, dataset=full_pattern(pattern), complete="y")

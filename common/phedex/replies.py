@@ -122,11 +122,18 @@ class FileReplicas(Envelope, frozen=True, gc=False, kw_only=True):
     block: list[FilesRow]
 
 
+class DataFile(Struct, frozen=True, gc=False):
+    """A file of `data`, which names it otherwise than `filereplicas` does."""
+
+    lfn: str
+
+
 class DataBlock(Struct, frozen=True, gc=False):
-    """A block of `data`, with the bytes of all of it."""
+    """A block of `data`, with the bytes of all of it; and with `level=file` those of its files that were asked for."""
 
     name: str
     bytes: Count
+    file: tuple[DataFile, ...] = ()
 
 
 class DataDataset(Struct, frozen=True, gc=False):
@@ -143,7 +150,7 @@ class DataDbs(Struct, frozen=True, gc=False):
 
 
 class Data(Envelope, frozen=True, gc=False, kw_only=True):
-    """A reply of `data` with `level=block`: everything that was ever injected, with or without replicas."""
+    """A reply of `data`: everything that was ever injected, with or without replicas."""
 
     dbs: list[DataDbs]
 

@@ -245,6 +245,16 @@ def known(question: Question, reply: Data, asked: Collection[str]) -> dict[str, 
     return found
 
 
+def known_files(question: Question, reply: Data, asked: Collection[str]) -> dict[str, str]:
+    """Those of the files that PhEDEx knows, each with its block, wherever they are or not. Raises OtherBlock."""
+    blocks = [block for dbs in reply.dbs for dataset in dbs.dataset for block in dataset.block]
+    found = {file.lfn: block.name for block in blocks for file in block.file}
+    for name in found:
+        if name not in asked:
+            raise trust.OtherBlock(f"{question}: came file {cut(name)}, which was not asked for")
+    return found
+
+
 def as_of(reply: Envelope) -> datetime:
     """When PhEDEx took the question, by its own clock."""
     return datetime.fromtimestamp(reply.request_timestamp, UTC)

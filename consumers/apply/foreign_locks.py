@@ -12,11 +12,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from common.names import SCOPE
 from common.rucio import rules
-from common.rucio.inventory import is_ours
+from common.rucio.inventory import is_ours, is_swept
 from common.rucio.replicas import Standing
 from common.rucio.rses import Site, attributes_of, is_rule_for
 from common.rucio.rules import Lock
 from common.rucio.session import Row, Rucio
+from consumers.apply.task import CLOCKS
 
 Standings = Mapping[str, Mapping[str, Standing]]
 Rows = Mapping[str, list[Row]]
@@ -32,22 +33,33 @@ def held(rucio: Rucio, site: Site, files: Standings, rows: Rows, locks: Iterable
     each container and other thing that a file is in, and one for each rule that may hold files at several RSEs.
     """
     found: dict[str, set[str]] = {block: set() for block in files}
-    ours = {row["id"] for listed in rows.values() for row in listed if is_ours(row, site)}
+    ours = _ours(site, rows)
     for lock in locks:
         if lock.rse == site.rse and lock.rule not in ours and lock.name in found:
             found[lock.name] |= files[lock.name].keys()
+    for block, row, some in holders(rucio, site, files, rows):
+        found[block] |= locked(rucio, site.rse, row, some - found[block])
+    return found
+
+
+def holders(rucio: Rucio, site: Site, files: Standings, rows: Rows) -> Iterator[tuple[str, Row, set[str]]]:
+    """Each block with every rule that may hold files of it at the RSE, but for ours on itself; and with these files."""
+    ours = _ours(site, rows)
     for name, row in _others(rucio, site, files, rows):
         for block, inside in files.items():
             under = {file for file, one in inside.items() if name in (block, file) or name in one.parents}
             if under and not (name == block and row["id"] in ours):
-                found[block] |= _locked(rucio, site.rse, row, under - found[block])
-    return found
+                yield block, row, under
+
+
+def _ours(site: Site, rows: Rows) -> set[str]:
+    return {row["id"] for listed in rows.values() for row in listed if is_ours(row, site)}
 
 
 def _others(rucio: Rucio, site: Site, files: Standings, rows: Rows) -> Iterator[tuple[str, Row]]:
     """Every rule that may hold one of the files at the RSE, with the name that it is on.
 
-    Our own rules on other blocks count too, for a file may be in several; but for one that ends, whose block was swept.
+    Our own rules on other blocks count too, for a file may be in several; but for one that a sweep of its block ended.
     """
     every = [(name, row) for name, listed in rows.items() for row in listed]
     every += [(name, row) for name in _above(files, rows) for row in _rules(rucio, name)]
@@ -55,7 +67,7 @@ def _others(rucio: Rucio, site: Site, files: Standings, rows: Rows) -> Iterator[
     known: dict[str, bool] = {}
     every += [(row["name"], row) for row in rules.on_files(rucio) if row["name"] in names]
     for name, row in every:
-        is_over = is_ours(row, site) and row.get("expires_at") is not None
+        is_over = is_ours(row, site) and is_swept(row, CLOCKS.total_seconds())
         if not is_over and _may_be_at(rucio, site.rse, row.get("rse_expression", ""), known):
             yield name, row
 
@@ -84,7 +96,7 @@ def _may_be_at(rucio: Rucio, rse: str, expression: str, known: dict[str, bool]) 
     return not known[expression]
 
 
-def _locked(rucio: Rucio, rse: str, row: Row, files: Collection[str]) -> set[str]:
+def locked(rucio: Rucio, rse: str, row: Row, files: Collection[str]) -> set[str]:
     """Those of the files, which a rule is about, that it holds at the RSE; in doubt all of them."""
     if not files or is_rule_for(rse, row.get("rse_expression", "")):
         return set(files)

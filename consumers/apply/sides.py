@@ -8,9 +8,9 @@ from common.errors import UsageError
 from common.messages.meta import now
 from common.names import MSS, SYNC_ACCOUNT, buffer_of, is_node
 from common.phedex.client import Phedex
-from common.rucio import one_block
+from common.rucio import inventory, one_block
 from common.rucio.rses import Site, Switch, find_site
-from common.rucio.session import Rucio
+from common.rucio.session import Row, Rucio
 from common.settings.model import Settings
 from common.settings.run import is_on
 from common.sync.selection import selection
@@ -70,8 +70,13 @@ class Sites:
         """The accounts whose rules at a site are places to rely on: ours, and those the settings name (`rely_on`)."""
         return (*site.accounts, *self.settings.main.rely_on)
 
+    def is_ours(self, row: Row) -> bool:
+        """True for a rule that this sync has made: on a block, at the one RSE of a site, by that site's account."""
+        site = self.at(str(row.get("rse_expression", "")).removeprefix("rse="))
+        return site is not None and inventory.is_ours(row, site)
+
     def is_syncs(self, account: str) -> bool:
-        """True for an account that owns rules of this sync, at whichever site."""
+        """True for an account that may own rules of this sync somewhere: for where it does no harm to think so."""
         named = (policy.account for policy in self.settings.sites.values())
         return account.startswith(SYNC_ACCOUNT) or account in named
 

@@ -331,20 +331,16 @@ def _end(task: Task, look: Look, name: str) -> None:
 
 def _look_back(task: Task, look: Look, sweeps: Mapping[str, Sweep]) -> None:
     """After its delete a sweep looks once more, and says loudly whose rule came between the look and the delete."""
-    rucio = task.sides.rucio
-    seen = {row["id"] for name in sweeps for row in look.rows[name]}
-    whole = {name for name, one in sweeps.items() if one.delete and not one.foreign}
-    for lock in rucio_rules.locks(rucio, sorted(whole)):
-        if lock.rse == task.rse and lock.rule not in seen:
-            _hit(task, lock.name, lock.rule, lock.account)
-    taken = {file: name for name, one in sweeps.items() for file in one.delete}
-    for row in rucio_rules.on_files(rucio):  # those no dataset shows
-        is_here = row["name"] in taken and foreign_locks.may_be_at(task.rse, row.get("rse_expression", ""))
-        if is_here and row["name"] in rucio_rules.locked_by(rucio, row["id"], task.rse):
-            _hit(task, taken[row["name"]], row["id"], row["account"])
+    rucio, site = task.sides.rucio, task.batch.site
+    taken = {name: {file: look.standing[name][file] for file in one.delete} for name, one in sweeps.items()}
+    rows = {name: list(rucio_rules.of_dataset(rucio, name)) for name, files in taken.items() if files}
+    for name, row, files in foreign_locks.holders(rucio, site, taken, rows):
+        if foreign_locks.locked(rucio, task.rse, row, files):
+            hit(task, name, row["id"], row["account"])
 
 
-def _hit(task: Task, name: str, rule: str, account: str) -> None:
+def hit(task: Task, name: str, rule: str, account: str) -> None:
+    """Said loudly, in the log and in the outcome: somebody's rule came too late to be seen."""
     says = f"{name}: rule {rule} of {account} was made while its replicas went: they are gone"
     log.error("sweep: %s", says)
     task.batch.notes[name] = says

@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager
 
 from common.errors import RucioError
 from common.messages.meta import now
-from common.names import dataset_of
+from common.names import dataset_of, is_lfn
+from common.phedex.trust import ControlMissing
 from common.rucio import announcements, dids, replicas
 from common.rucio import rules as rucio_rules
 from common.rucio.errors import is_about_all, is_unanswered
@@ -27,7 +28,9 @@ from common.sync.marks import LEFT_FILES, hash_of, left_of, parse_meta, still_le
 from common.sync.words import count, size
 from consumers.apply import rules
 from consumers.apply.batch import Fate
+from consumers.apply.beyond import CONTROLS
 from consumers.apply.contents import Files
+from consumers.apply.sweep import hit
 from consumers.apply.task import Halted, Task, check_open, is_permitted
 
 
@@ -113,7 +116,7 @@ def _left(task: Task, name: str) -> bool:
 
 def _register(task: Task, rows: Iterable[Row]) -> Row | None:
     """The rule that remembers for the block: of the standing ones of this sync the first by RSE, whoever looks."""
-    ours = [row for row in rows if task.sides.sites.is_syncs(row["account"]) and row.get("expires_at") is None]
+    ours = [row for row in rows if task.sides.sites.is_ours(row) and row.get("expires_at") is None]
     return min(ours, key=lambda row: (row["rse_expression"].removeprefix("rse="), row["id"]), default=None)
 
 
@@ -123,6 +126,7 @@ def _sweep(task: Task, name: str, sites: Mapping[str, tuple[str, Site]], due: Fi
     _check_makers(task, due)
     with _announced(task, name, rses) as keys:
         began = clock()
+        _check_phedex(task, name, due)
         for rse, site in sites.items():
             _check_place(task, name, rse, site, keys[rse])
         marked = _check_rules(task, name, due, sites)
@@ -133,9 +137,34 @@ def _sweep(task: Task, name: str, sites: Mapping[str, tuple[str, Site]], due: Fi
         if there := sorted(file for file in due if file in inside):
             dids.detach(rucio, name, there, by=began + rucio.main.sweep_within)
         batch.written = True
-        for rse in rses:  # from here on only forward
-            if some := [file for file, one in standing.items() if rse in one.states]:
-                replicas.delete(rucio, rse, some, by=clock() + rucio.main.sweep_within)
+        try:
+            for rse in rses:  # from here on only forward
+                if some := [file for file, one in standing.items() if rse in one.states]:
+                    replicas.delete(rucio, rse, some, by=clock() + rucio.main.sweep_within)
+        finally:  # also where a later site's was refused
+            _look_back(task, name, due, rses)
+
+
+def _check_phedex(task: Task, name: str, due: Files) -> None:
+    """PhEDEx once more, and by two calls: the block's list, and its catalogue, which has each file wherever it is."""
+    phedex, batch = task.sides.phedex, task.batch
+    block = batch.blocks[name]
+    if odd := sorted(file for file in due if not is_lfn(file)):
+        raise Halted(
+            f"{odd[0]} is no file name of PhEDEx: whoever put it there takes it out (rucio did content remove)"
+        )
+    lists, doubts = phedex.files_at(batch.node, [name], {name: (block.files, block.bytes)})
+    if name in doubts:
+        raise Halted(f"its list of files, read again, is not believed: {doubts[name]}")
+    listed = sorted(file.name for file in lists[name])
+    if back := sorted(due.keys() & set(listed)):
+        raise Halted(f"PhEDEx lists {back[0]} again")
+    try:
+        known = phedex.known_files(sorted(due), dict.fromkeys(listed[:CONTROLS], name))
+    except ControlMissing as error:
+        raise Halted(f"PhEDEx' catalogue is not believed: {error}") from None
+    for file, where in sorted(known.items()):
+        raise Halted(f"PhEDEx' catalogue has {file} in {where}, though it is not listed in {name} at {batch.node}")
 
 
 def _rse(row: Row) -> str:
@@ -169,13 +198,15 @@ def _check_ours(task: Task, rows: Iterable[Row], sites: Mapping[str, tuple[str, 
     """
     for row in rows:
         rse = _rse(row)
-        if row.get("expires_at") is not None or rse not in sites:
+        if rse not in sites:
             continue
         rule = rule_of(row, sites[rse][1])
+        if rule.locked and not task.known[rse].tape:  # one that ends, too: a sweep takes the lock away
+            raise Halted(f"a person locked its rule {rule.id} at {rse}")
+        if rule.ending:
+            continue
         if rule.keep or rule.held_since:
             raise Halted(f"the block is {'kept' if rule.keep else 'held'} at {rse}, by or for a person")
-        if rule.locked and not task.known[rse].tape:
-            raise Halted(f"a person locked its rule {rule.id} at {rse}")
         if rule.custodial and not rule.approved and task.sides.sites.settings.site(sites[rse][0]).hold_custodial:
             raise Halted(f"the block is custodial at {rse} (hold_custodial)")
 
@@ -202,18 +233,30 @@ def _check_makers(task: Task, due: Files) -> None:
 
 def _check_rules(task: Task, name: str, due: Files, places: Mapping[str, tuple[str, Site]]) -> set[str]:
     """All that holds the block or one of the files is ours. Returns the RSEs where the block is marked for removal."""
-    rucio, sites = task.sides.rucio, task.sides.sites
-    rows = list(rucio_rules.of_dataset(rucio, name))
-    above = list(rucio_rules.of_dataset(rucio, dataset_of(name)))
-    single = [row for row in rucio_rules.on_files(rucio) if row["name"] in due]
-    for row in [*rows, *above, *single]:
-        if not sites.is_syncs(row["account"]):
-            raise Halted(
-                f"rule {row['id']} of {row['account']} ({row['rse_expression']}) holds it: {row['account']} ends it"
-            )
+    rows, others = _rules(task, name, due)
+    for row in others:
+        raise Halted(
+            f"rule {row['id']} of {row['account']} ({row['rse_expression']}) holds it: {row['account']} ends it"
+        )
     _check_ours(task, rows, places)
     standing = [row for row in rows if row.get("expires_at") is None]
     return {_rse(row) for row in standing if rule_of(row, task.batch.site).marked}
+
+
+def _rules(task: Task, name: str, due: Files) -> tuple[list[Row], list[Row]]:
+    """The rules on the block that are ours; and all others that may hold one of the files."""
+    rucio, is_ours = task.sides.rucio, task.sides.sites.is_ours
+    rows = list(rucio_rules.of_dataset(rucio, name))
+    above = list(rucio_rules.of_dataset(rucio, dataset_of(name)))
+    single = [row for row in rucio_rules.on_files(rucio) if row["name"] in due]
+    return [row for row in rows if is_ours(row)], [row for row in [*rows, *above, *single] if not is_ours(row)]
+
+
+def _look_back(task: Task, name: str, due: Files, rses: Iterable[str]) -> None:
+    """Once more after the delete: whose rule came between the look and that?"""
+    for row in _rules(task, name, due)[1]:
+        if any(rucio_rules.locked_by(task.sides.rucio, row["id"], rse) & due.keys() for rse in rses):
+            hit(task, name, row["id"], row["account"])
 
 
 def _check_marks(standing: dict[str, Standing], marked: set[str]) -> None:
@@ -244,7 +287,7 @@ def _announced(task: Task, name: str, rses: list[str]) -> Iterator[dict[str, str
             yield keys
         except TooLate as late:
             stack.pop_all() if late.sent else None
-            raise Halted("Rucio was too slow for the delete: the next cycle goes on") from None
+            raise Halted("it took too long to look again: the next cycle goes on") from None
         except RucioError as error:
             if is_unanswered(error):
                 stack.pop_all()

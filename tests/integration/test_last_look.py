@@ -27,7 +27,7 @@ from consumers.engine.result import Result
 from consumers.engine.world import World
 from tests.stack.rucio_server import RucioServer
 from tests.stack.world import make_account
-from tests.two_sides import NODE, OTHER, TwoSides, block, files_of, two_sides
+from tests.two_sides import DATASET, NODE, OTHER, TwoSides, block, files_of, two_sides
 
 AT_ONCE = Site(removal_grace=0, max_removal_share=1)
 ANCHOR = "/Anchor/Processed-v1/RAW#0"
@@ -350,3 +350,27 @@ def test_where_rucio_is_slow_fewer_files_are_looked_at_at_once(sides: TwoSides) 
     result = sides.sync(*names, world=replace(made, rucio=door), removable_until=until)
     assert (result.names, sides.replicas()) == ({"swept": names}, {})
     assert max(looked) == 24
+
+
+@pytest.mark.parametrize("on", ["the block, file by file", "the dataset, file by file", "a dataset of his", "a file"])
+def test_whoever_makes_a_rule_while_a_block_goes_is_told(sides: TwoSides, on: str) -> None:
+    (name,) = at_both(sides, 1)
+    file = files_of(name)[0][0]
+    sides.root.add_scope("jdoe", "user.jdoe")
+    his = {"scope": "user.jdoe", "name": "/His/His-v1/USER"}
+    sides.root.add_dataset(**his)
+    sides.root.attach_dids(*his.values(), dids(file))
+    what, grouping = {
+        "the block, file by file": (dids(name), "NONE"),
+        "the dataset, file by file": (dids(DATASET), "NONE"),
+        "a dataset of his": ([his], "DATASET"),
+        "a file": (dids(file), "DATASET"),
+    }[on]
+    sides.snapshot.remove_replica(name, NODE)
+
+    def rule() -> None:
+        sides.root.add_replication_rule(what, 1, NODE, account="jdoe", grouping=grouping)
+
+    result = sweeping(sides, name, meddle=("delete_replicas", rule))
+    assert (result.counts["swept"], result.counts["hit"]) == (1, 1)
+    assert any("of jdoe was made while its replicas went" in note for note in result.notes)

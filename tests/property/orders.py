@@ -58,6 +58,7 @@ PHEDEX = {
     "replicas_of",
     "sizes_of",
     "known_blocks",
+    "known_files",
     "deletions_of",
     "subscribed",
 }
@@ -216,6 +217,12 @@ class Memory:
 
     def known_blocks(self, blocks: Iterable[str]) -> set[str]:
         return set(self.sizes_of(blocks))
+
+    def known_files(self, files: Iterable[str], controls: Mapping[str, str]) -> dict[str, str]:
+        where = {name: block for block, inside in self.files.items() for name in inside}
+        if any(where.get(name) != block for name, block in controls.items()):
+            raise trust.ControlMissing("a control")
+        return {name: where[name] for name in files if name in where}
 
     def deletions_of(self, blocks: Iterable[str]) -> dict[str, dict[str, Deletion]]:
         return {

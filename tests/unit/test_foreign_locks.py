@@ -167,13 +167,19 @@ def test_our_own_rule_on_another_block_holds_a_file_that_both_have(world: World)
 
 
 @pytest.mark.parametrize("account", [OURS, FORMER])
-def test_our_own_rule_that_ends_holds_nothing(world: World, account: str) -> None:
+@pytest.mark.parametrize(
+    ("begun", "seconds", "held"), [(True, 0, False), (True, 3600, True), (False, 0, True), (False, 3600, True)]
+)
+def test_our_own_rule_that_a_sweep_ended_holds_nothing(
+    world: World, account: str, begun: bool, seconds: int, held: bool
+) -> None:
+    """One that somebody gave an end does, until then: PhEDEx has that block still."""
     world.attach(OTHER, ONE)
     world.model.judge()
     (rule,) = (rule for rule in world.model.rules.values() if rule.name == OTHER)
-    rule.account = account
-    world.model.delete_replication_rule(rule.id)
-    assert world.held(BLOCK) == {BLOCK: set()}
+    rule.account, rule.meta = account, {"phedex_sweeping": 1} if begun else None
+    world.model.update_replication_rule(rule.id, {"lifetime": seconds})
+    assert world.held(BLOCK) == {BLOCK: {ONE} if held else set()}
 
 
 @pytest.mark.parametrize("ending", [False, True])

@@ -1,0 +1,196 @@
+"""When may a file that PhEDEx lists no more leave its block? Only on more than one word of PhEDEx, read again."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from common.phedex.client import Phedex
+from common.settings.model import Site
+from consumers.engine.result import Result
+from datasvc.build import Snapshot
+from datasvc.serve import running
+from tests.integration.test_last_look import Meddled
+from tests.integration.test_removals import ANCHOR, at_both, dids, rule_at, soon
+from tests.stack.rucio_server import RucioServer
+from tests.stack.world import make_account
+from tests.two_sides import DATASET, NODE, OTHER, TwoSides, block, files_of, two_sides
+
+AT_ONCE = Site(removal_grace=0, max_removal_share=1)
+READINGS = 3  # one is remembered, the second acts, the third is to find nothing
+
+
+@pytest.fixture
+def sides(clean_rucio: RucioServer, tmp_path: Path) -> Iterator[TwoSides]:
+    with two_sides(clean_rucio, tmp_path, nowhere_apart=0) as sides:
+        sides.put(ANCHOR)
+        yield sides
+
+
+def read(sides: TwoSides, name: str, meddle: tuple[str, Callable[[], object]] | None = None, **changes: Any) -> Result:
+    """One reading of a plan that permits files to leave."""
+    world = replace(sides.world(site=AT_ONCE), **changes)
+    if meddle:
+        world = replace(world, rucio=Meddled(world.rucio, *meddle))
+    return sides.sync(name, world=world, files_until=soon())
+
+
+def locks_on_nothing(sides: TwoSides) -> int:
+    (row,) = sides.rucio.sql(
+        "SELECT count(*) FROM locks l LEFT JOIN replicas r USING (scope, name, rse_id) WHERE r.name IS NULL"
+    )
+    return int(row[0])
+
+
+class Liar:
+    """A client whose answers to some questions are those of another PhEDEx."""
+
+    def __init__(self, honest: Phedex, lying: Phedex, *questions: str) -> None:
+        self._honest, self._lying, self._questions = honest, lying, questions
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lying if name in self._questions else self._honest, name)
+
+
+@contextmanager
+def lying(sides: TwoSides, tmp_path: Path, change: Callable[[Snapshot], None], *questions: str) -> Iterator[Any]:
+    """The client, to whom another snapshot answers some questions."""
+    copy = tmp_path / "other.db"
+    with sqlite3.connect(sides.snapshot.path) as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+    with Snapshot(copy) as other:
+        change(other)
+        with running(other.path) as url:
+            honest = Phedex(sides.main, sleep=lambda _: None)
+            liar = Phedex(msgspec.structs.replace(sides.main, phedex_url=url), sleep=lambda _: None)
+            with honest, liar:
+                yield Liar(honest, liar, *questions)
+    shutil.rmtree(copy, ignore_errors=True)
+
+
+ALL_BUT_THE_CATALOGUE = (
+    *("blocks_at", "files_at", "block_replicas_at", "whereabouts", "replicas_of", "files_everywhere"),
+    *("nodes_with", "nodes_with_blocks", "deletions_of", "subscribed"),
+)
+
+
+def test_a_file_leaves_everywhere_when_the_catalogue_has_it_no_more(sides: TwoSides) -> None:
+    (name,) = at_both(sides, 1)
+    gone = files_of(name)[0][0]
+    sides.snapshot.remove_file(gone)
+    first, second, third = (read(sides, name) for _ in range(READINGS))
+    assert (first.counts["strangers"], second.counts["files_removed"]) == (1, 1)
+    assert "strangers" not in third.counts
+    assert gone not in {*sides.replicas(), *sides.replicas(OTHER)}
+    assert sides.inside(name) == {lfn for lfn, *_ in files_of(name)} - {gone}
+    sides.rucio.run_daemon("judge-evaluator")
+    assert locks_on_nothing(sides) == 0
+
+
+def test_a_shorter_block_that_two_calls_agree_upon_loses_nothing(sides: TwoSides, tmp_path: Path) -> None:
+    (name,) = at_both(sides, 1)
+    file = files_of(name)[0][0]
+    with lying(sides, tmp_path, lambda other: other.remove_file(file), *ALL_BUT_THE_CATALOGUE) as phedex:
+        notes = [read(sides, name, phedex=phedex).notes for _ in range(READINGS)]
+    assert file in sides.replicas().keys() & sides.replicas(OTHER).keys() & sides.inside(name)
+    assert any(f"PhEDEx' catalogue has {file} in {name}" in note for note in notes[-1])
+
+
+def test_a_list_with_another_name_for_a_file_takes_no_file_away(sides: TwoSides, tmp_path: Path) -> None:
+    """The numbers agree; only `filereplicas` lies."""
+    (name,) = at_both(sides, 1)
+    file, size, adler = files_of(name)[0]
+
+    def renamed(other: Snapshot) -> None:
+        other.remove_file(file)
+        other.add_file(name, f"{file}.other", size, adler)
+
+    with lying(sides, tmp_path, renamed, "files_at") as phedex:
+        for _ in range(READINGS):
+            world = replace(sides.world(site=AT_ONCE), phedex=phedex)
+            sides.sync(name, world=world, files_until=soon(), deep=True)
+    assert file in sides.replicas().keys() & sides.replicas(OTHER).keys() & sides.inside(name)
+
+
+def test_a_file_that_phedex_has_in_another_block_stays(sides: TwoSides) -> None:
+    (name,) = at_both(sides, 1)
+    file = files_of(name)[0]
+    sides.snapshot.remove_file(file[0])
+    sides.snapshot.add_block(block(2), [file], is_open=True)
+    sides.snapshot.add_replica(block(2), NODE)
+    for _ in range(READINGS):
+        result = read(sides, name)
+    assert file[0] in sides.replicas().keys() & sides.inside(name)
+    assert any(f"catalogue has {file[0]} in {block(2)}" in note for note in result.notes)
+
+
+def test_a_catalogue_that_does_not_know_the_rest_of_the_block_is_not_believed(sides: TwoSides, tmp_path: Path) -> None:
+    (name,) = at_both(sides, 1)
+    file = files_of(name)[0][0]
+    sides.snapshot.remove_file(file)
+    with lying(sides, tmp_path, lambda other: other.remove_block(name), "known_files") as phedex:
+        notes = [read(sides, name, phedex=phedex).notes for _ in range(READINGS)]
+    assert any("PhEDEx' catalogue is not believed" in note for note in notes[-1])
+    assert file in sides.replicas()
+
+
+def test_a_file_that_is_listed_again_at_the_last_moment_stays(sides: TwoSides) -> None:
+    (name,) = at_both(sides, 1)
+    file = files_of(name)[0]
+    sides.snapshot.remove_file(file[0])
+    read(sides, name)
+    result = read(sides, name, meddle=("add_rse_attribute", lambda: sides.snapshot.add_file(name, *file)))
+    assert file[0] in sides.replicas().keys() & sides.replicas(OTHER).keys() & sides.inside(name)
+    assert result.outcome == "held"
+
+
+@pytest.mark.parametrize("on", ["block", "dataset", "file"])
+@pytest.mark.parametrize("where", [NODE, OTHER])
+def test_an_account_that_is_only_called_like_ours_is_somebody_else(sides: TwoSides, on: str, where: str) -> None:
+    (name,) = at_both(sides, 1)
+    file = files_of(name)[0][0]
+    make_account(sides.root, "sync_jdoe", where)
+    held = {"block": name, "dataset": DATASET, "file": file}[on]
+    (rule,) = sides.root.add_replication_rule(dids(held), 1, where, account="sync_jdoe")
+    before = sides.root.get_replication_rule(rule)
+    sides.snapshot.remove_file(file)
+    for _ in range(READINGS):
+        result = read(sides, name)
+    assert file in sides.replicas().keys() & sides.replicas(OTHER).keys()
+    assert any(f"rule {rule} of sync_jdoe ({where}) holds it" in note for note in result.notes)
+    assert sides.root.get_replication_rule(rule) == before
+
+
+def test_a_lock_of_a_person_holds_a_file_though_the_rule_has_an_end(sides: TwoSides) -> None:
+    (name,) = at_both(sides, 1)
+    file = files_of(name)[0][0]
+    sides.root.update_replication_rule(rule_at(sides, name, OTHER)["id"], {"locked": True, "lifetime": 86_400})
+    sides.snapshot.remove_file(file)
+    for _ in range(READINGS):
+        result = read(sides, name)
+    assert file in sides.replicas(OTHER)
+    assert any("a person locked its rule" in note for note in result.notes)
+
+
+def test_a_rule_that_is_made_while_the_file_goes_is_told(sides: TwoSides) -> None:
+    (name,) = at_both(sides, 1)
+    file = files_of(name)[0][0]
+    make_account(sides.root, "jdoe", OTHER)
+    sides.snapshot.remove_file(file)
+    read(sides, name)
+
+    def meddle() -> None:
+        sides.root.add_replication_rule(dids(file), 1, OTHER, account="jdoe")
+
+    result = read(sides, name, meddle=("detach_dids", meddle))
+    assert (result.counts["hit"], result.counts["failed"]) == (1, 1)
+    assert "of jdoe was made while its replicas went" in result.notes[0]
+    assert file in sides.replicas()  # Rucio lets no file that has a rule of its own lose its last replica
