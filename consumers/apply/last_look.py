@@ -22,7 +22,7 @@ from consumers.apply import beyond, foreign_locks
 from consumers.apply.batch import Fate
 from consumers.apply.beyond import Known, stands
 from consumers.apply.contents import Files
-from consumers.apply.removals import Work, is_due, needs_person
+from consumers.apply.removals import Work, contradiction, is_due, needs_person
 from consumers.apply.task import Halted, Task, check_on, check_open
 
 LOCKS = ("locks_ok_cnt", "locks_replicating_cnt", "locks_stuck_cnt")
@@ -128,6 +128,10 @@ def _read_phedex(task: Task, work: Work, look: Look) -> None:
         controls=task.command.controls,
         here=[name for name in look.names if name in here],
     )
+    for name in look.names:
+        if says := contradiction(task, look.known, name, here=name in here):
+            task.batch.end(name, Fate.DOUBTFUL, says)
+    look.drop(name for name in look.names if name in task.batch.fates)
 
 
 def _read_rules(task: Task, look: Look) -> None:

@@ -79,8 +79,8 @@ def _sort_out(task: Task, work: Work, name: str) -> None:
     batch = task.batch
     if name not in work.found.ours:
         batch.end(name, Fate.NOT_AT_NODE)
-    elif work.known.where[name].complete & task.own({}).names:
-        batch.end(name, Fate.DOUBTFUL, f"{name}: PhEDEx says that it is complete at {batch.node}, and that it is not")
+    elif says := contradiction(task, work.known, name, here=name in batch.partial):
+        batch.end(name, Fate.DOUBTFUL, says)
     elif any(rule.keep for rule in work.found.every[name]) or is_whole_and_open(task, name):
         if is_begun(task, work, name):
             _go_forward(task, work, name)
@@ -95,6 +95,19 @@ def _sort_out(task: Task, work: Work, name: str) -> None:
     elif task.is_locked(work.rules(name)):
         note = f"{name}: a person locked its rule {work.rules(name)[0].id}: it stays until that person unlocks it"
         batch.end(name, Fate.LOCKED, note)
+
+
+def contradiction(task: Task, known: Known, name: str, *, here: bool) -> str:
+    """How what PhEDEx says of the block, asked by its name, differs from what it lists at the node; "" if it does not.
+
+    `here`: whether it is listed at the node, though not whole. Two replies that differ are neither of them believed.
+    """
+    where, node = known.where[name], task.batch.node
+    if found := sorted(where.complete & task.own({}).names):
+        return f"{name}: PhEDEx says that it is complete at {found[0]}, and that it is not"
+    if not here and node in where.partial | where.meant:
+        return f"{name}: PhEDEx says that it is at {node}, and that it is not"
+    return ""
 
 
 def _unmark(task: Task, work: Work, name: str) -> None:

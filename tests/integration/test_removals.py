@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from common.errors import RucioError
@@ -22,6 +23,8 @@ from common.settings.model import Settings, Site
 from consumers import sync_blocks
 from consumers.engine.result import Failed, Result
 from consumers.engine.world import World
+from datasvc.serve import running
+from tests.integration.test_last_look import Meddled
 from tests.stack.rucio_server import RucioServer
 from tests.stack.world import make_account
 from tests.two_sides import DATASET, NODE, OTHER, TwoSides, block, close, files_of, two_sides
@@ -580,3 +583,63 @@ def test_tape_goes_by_its_inventory_node(sides: TwoSides) -> None:
     settings = Settings(main=sides.main, default=AT_ONCE, sites=policies)
     result = sides.sync(name, world=replace(world, settings=settings), removable_until=soon())
     assert result.names == {"swept": [name]}
+
+
+# --- two replies that differ ---------------------------------------------------------------------------------------
+
+
+def without_row(sides: TwoSides, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """A file of faults, and the one by which PhEDEx leaves the blocks out where it is asked for what is at the node."""
+    faults = tmp_path / "faults.json"
+    faults.write_text("[]")
+    return faults, {"call": "blockreplicas", "kind": "missing_block", "match": f"node={NODE}", "value": "Primary"}
+
+
+def test_a_block_that_is_back_by_one_of_two_replies_stays(sides: TwoSides, tmp_path: Path) -> None:
+    """It comes back after the batch has read PhEDEx; the list of the node is short, the block's own row is not."""
+    (name,) = at_both(sides, 1)
+    gone(sides, name)
+    removing(sides, name, site=Site(removal_grace=3600, max_removal_share=1))
+    faults, short = without_row(sides, tmp_path)
+
+    def back() -> None:
+        sides.snapshot.add_replica(name, NODE)
+        faults.write_text(json.dumps([short]))
+
+    with running(sides.snapshot.path, faults) as url:
+        world = replace(sides, main=msgspec.structs.replace(sides.main, phedex_url=url)).world(site=AT_ONCE)
+        meddled: Any = Meddled(world.rucio, "add_rse_attribute", back)
+        world = replace(world, rucio=meddled)
+        fields: dict[str, Any] = {"removable_until": soon(), "controls": [ANCHOR], "meta": Meta(cycle="c-1")}
+        result = sides.sync(name, world=world, **fields)
+    assert result.counts["doubtful"] == 1
+    assert any(f"PhEDEx says that it is complete at {NODE}, and that it is not" in note for note in result.notes)
+    assert lfns(name) <= set(sides.replicas())
+
+
+@pytest.mark.parametrize("incomplete", ["keep", "remove"])
+def test_a_block_of_which_files_are_here_by_one_of_two_replies_stays(
+    sides: TwoSides, tmp_path: Path, incomplete: Any
+) -> None:
+    (name,) = at_both(sides, 1)
+    sides.snapshot.set_replica_files(name, NODE, [lfn for lfn, *_ in files_of(name)[:2]])
+    faults, short = without_row(sides, tmp_path)
+    faults.write_text(json.dumps([short]))
+    with running(sides.snapshot.path, faults) as url:
+        lied_to = replace(sides, main=msgspec.structs.replace(sides.main, phedex_url=url))
+        result = removing(lied_to, name, site=Site(removal_grace=0, max_removal_share=1, incomplete=incomplete))
+    assert result.counts["doubtful"] == 1
+    assert any(f"PhEDEx says that it is at {NODE}, and that it is not" in note for note in result.notes)
+    assert lfns(name) <= set(sides.replicas())
+
+
+def test_a_file_of_another_block_stays_though_somebody_gave_that_ones_rule_an_end(sides: TwoSides) -> None:
+    one, two = at_both(sides, 1, 2)
+    shared = files_of(two)[0][0]
+    sides.root.attach_dids("cms", one, dids(shared))
+    sides.rucio.run_daemon("judge-evaluator")
+    sides.root.update_replication_rule(rule_at(sides, two)["id"], {"lifetime": 30 * 86_400})
+    gone(sides, one)
+    result = removing(sides, one)
+    assert (result.names, result.counts["foreign"]) == ({"swept": [one]}, 1)
+    assert set(sides.replicas()) == lfns(two)
