@@ -258,6 +258,14 @@ class Phedex:
             found |= {name: frozenset().union(*(part[name] for part in parts)) for name in asked}
         return found
 
+    def nodes_with_files(self, blocks: Iterable[str]) -> dict[str, frozenset[str]]:
+        """The nodes where `filereplicas` lists any file of each block: another list than that of block replicas."""
+        found: dict[str, frozenset[str]] = {}
+        for asked in self._chunks(blocks):
+            question = self._question(FileReplicas, block=asked)
+            found |= rows.nodes_with_files(question, self._ask(FileReplicas, question), asked)
+        return found
+
     def everywhere(self, block: str) -> InPhedex:
         """All that PhEDEx says of one block: what it is, and each node's part of it. Two requests at most."""
         question = self._question(BlocksInFull, block=block)

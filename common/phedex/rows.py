@@ -206,6 +206,15 @@ def files(
     return found, doubts
 
 
+def nodes_with_files(question: Question, reply: FileReplicas, asked: Collection[str]) -> dict[str, frozenset[str]]:
+    """The nodes where any file of each block is listed, whether or not the list is whole. Raises OtherBlock."""
+    check_asked(question, (row.name for row in reply.block), asked)
+    found: dict[str, set[str]] = {name: set() for name in asked}
+    for row in reply.block:
+        found[row.name] |= {replica.node for file in row.file for replica in file.replica}
+    return {name: frozenset(nodes) for name, nodes in found.items()}
+
+
 def _check_file_nodes(question: Question, row: FilesRow, node: str) -> None:
     for file in row.file:
         for replica in file.replica:

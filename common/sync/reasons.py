@@ -27,6 +27,7 @@ class Beyond(Struct, frozen=True, kw_only=True):
     ruled: Mapping[str, float] = {}  # the nodes where a rule of ours holds it, by when that was made (epoch seconds)
     deletions: Mapping[str, Deletion] = {}  # the last deletion at each node
     meant: frozenset[str] = frozenset()  # the nodes that are meant to have it (subscriptions)
+    filed: frozenset[str] = frozenset()  # the nodes where PhEDEx lists files of it, by its list of files
 
 
 class Reason(Struct, frozen=True):
@@ -43,7 +44,7 @@ def reason_of(beyond: Beyond) -> Reason:
         return Reason(Removal.INCOMPLETE)
     if where.complete - beyond.own:
         return Reason(Removal.MOVED) if beyond.places else Reason(Removal.WAITING, stuck=not beyond.takers)
-    if where.somewhere or beyond.meant:
+    if where.somewhere or beyond.meant or beyond.filed:
         return Reason(Removal.PARTLY)
     if not beyond.known:
         return Reason(Removal.UNKNOWN)

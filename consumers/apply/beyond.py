@@ -62,7 +62,7 @@ def read(
 ) -> Known:
     """Why each of the names should leave the node: one request for 100 of them to PhEDEx, one for 500 to Rucio.
 
-    For those that PhEDEx lists nowhere three more for 100 to PhEDEx, and one to Rucio for each rule at another site.
+    For those that PhEDEx lists nowhere five more for 100 to PhEDEx, and one to Rucio for each rule at another site.
     `controls`: blocks that PhEDEx surely has somewhere. `here`: names that it lists at the node, though not whole.
     `known`: tells which names the catalogue knows, where that was read already.
 
@@ -79,6 +79,7 @@ def read(
     asked = [name for name in absent if name in catalogue]
     deletions = sides.phedex.deletions_of(asked) if asked else {}
     meant = sides.phedex.subscribed(asked) if asked else {}
+    filed = sides.phedex.nodes_with_files(asked) if asked else {}
     for name in names:
         where = found.where[name]
         found.places[name], found.takers[name] = _elsewhere(sides, own, name, where.complete, held)
@@ -93,6 +94,7 @@ def read(
                 ruled=_ruled(sides, own, name, held) if name in catalogue else {},
                 deletions=deletions.get(name, {}),
                 meant=meant.get(name, frozenset()),
+                filed=filed.get(name, frozenset()),
             )
         )
     return found

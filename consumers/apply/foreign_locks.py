@@ -8,7 +8,7 @@ a dataset and the locks on its files may be at different ones: only the locks of
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from common.names import SCOPE
 from common.rucio import rules
@@ -61,15 +61,30 @@ def _others(rucio: Rucio, site: Site, files: Standings, rows: Rows) -> Iterator[
 
     Our own rules on other blocks count too, for a file may be in several; but for one that a sweep of its block ended.
     """
-    every = [(name, row) for name, listed in rows.items() for row in listed]
-    every += [(name, row) for name in _above(files, rows) for row in _rules(rucio, name)]
-    names = {name for inside in files.values() for name in inside}
     known: dict[str, bool] = {}
-    every += [(row["name"], row) for row in rules.on_files(rucio) if row["name"] in names]
-    for name, row in every:
+    for name, row in _every(rucio, files, rows):
         is_over = is_ours(row, site) and is_swept(row, CLOCKS.total_seconds())
         if not is_over and _may_be_at(rucio, site.rse, row.get("rse_expression", ""), known):
             yield name, row
+
+
+def _every(rucio: Rucio, files: Standings, rows: Rows) -> list[tuple[str, Row]]:
+    """Every rule on the blocks, on what is above them or has one of the files too, and on a file by itself."""
+    every = [(name, row) for name, listed in rows.items() for row in listed]
+    every += [(name, row) for name in _above(files, rows) for row in _rules(rucio, name)]
+    names = {name for inside in files.values() for name in inside}
+    return every + [(row["name"], row) for row in rules.on_files(rucio) if row["name"] in names]
+
+
+def wishes(
+    rucio: Rucio, files: Standings, rows: Rows, is_ours: Callable[[Row], bool]
+) -> Iterator[tuple[str, str, Row]]:
+    """Each block and file with every rule of somebody else's on it, at whichever RSE that holds it or waits for it."""
+    for name, row in _every(rucio, files, rows):
+        for block, inside in files.items() if not is_ours(row) else ():
+            for file, one in inside.items():
+                if name in (block, file) or name in one.parents:
+                    yield block, file, row
 
 
 def _above(files: Standings, rows: Rows) -> list[str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from common.errors import NotFound, RucioError
 from common.messages.meta import now
@@ -182,7 +182,8 @@ def _to_sweep(task: Task, look: Look) -> dict[str, Sweep]:
     """What goes of each block that was looked at; those that are kept have their fate."""
     destroyed = [name for name in look.names if look.known.reasons[name].why in DESTROYING]
     strange = dids.made_by_others(task.sides.rucio, {file for name in destroyed for file in look.standing[name]})
-    verdicts = {name: _decided(task, look, name, strange) for name in look.names}
+    wished = _wished(task, look, destroyed) if destroyed else {}
+    verdicts = {name: wished.get(name) or _decided(task, look, name, strange) for name in look.names}
     for name, verdict in verdicts.items():
         if isinstance(verdict, Last):
             _keep(task, look, name, verdict)
@@ -195,6 +196,24 @@ def _decided(task: Task, look: Look, name: str, strange: Collection[str]) -> Swe
     if destroys:  # somebody else's file that was put into our block
         foreign |= look.standing[name].keys() & strange
     return decide(name, task.rse, look.standing[name], foreign, look.places[name], destroys=destroys)
+
+
+def _wished(task: Task, look: Look, names: Iterable[str]) -> dict[str, Last]:
+    """The blocks with a file that is available here alone, and that a rule of somebody else's wants wherever it is."""
+    alone = {
+        name: {
+            file: one
+            for file, one in look.standing[name].items()
+            if one.available_at(task.rse) and list(one.states.values()).count("AVAILABLE") == 1
+        }
+        for name in names
+    }
+    rows = {name: look.rows[name] for name in alone}
+    found: dict[str, Last] = {}
+    for name, file, row in foreign_locks.wishes(task.sides.rucio, alone, rows, task.sides.sites.is_ours):
+        who = f"rule {row['id']} of {row['account']} ({row['rse_expression']})"
+        found.setdefault(name, Last(file, f"{who} wants it: that person ends it first"))
+    return found
 
 
 def _taken(

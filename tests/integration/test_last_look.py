@@ -25,11 +25,13 @@ from common.rucio.undo import Order, undo
 from common.settings.model import Settings, Site
 from consumers.engine.result import Result
 from consumers.engine.world import World
+from datasvc.serve import running
 from tests.stack.rucio_server import RucioServer
 from tests.stack.world import make_account
 from tests.two_sides import DATASET, NODE, OTHER, TwoSides, block, files_of, two_sides
 
 AT_ONCE = Site(removal_grace=0, max_removal_share=1)
+FREE = Site(removal_grace=0, max_removal_share=1, hold_nowhere=False)
 ANCHOR = "/Anchor/Processed-v1/RAW#0"
 Action = Callable[[], None]
 
@@ -89,12 +91,17 @@ class Meddled:
 
 
 def sweeping(
-    sides: TwoSides, *names: str, meddle: tuple[str, Action] | None = None, node: str = NODE, **main: Any
+    sides: TwoSides,
+    *names: str,
+    meddle: tuple[str, Action] | None = None,
+    node: str = NODE,
+    site: Site = AT_ONCE,
+    **main: Any,
 ) -> Result:
-    made: World = sides.world(site=AT_ONCE)
+    made: World = sides.world(site=site)
     if main:
         changed = msgspec.structs.replace(sides.main, **main)
-        made = replace(made, settings=Settings(main=changed, default=AT_ONCE))
+        made = replace(made, settings=Settings(main=changed, default=site))
         made.rucio.main = changed
     if meddle:
         rucio: Any = Meddled(made.rucio, *meddle)
@@ -374,3 +381,40 @@ def test_whoever_makes_a_rule_while_a_block_goes_is_told(sides: TwoSides, on: st
     result = sweeping(sides, name, meddle=("delete_replicas", rule))
     assert (result.counts["swept"], result.counts["hit"]) == (1, 1)
     assert any("of jdoe was made while its replicas went" in note for note in result.notes)
+
+
+def test_what_is_gone_everywhere_stays_for_whoever_waits_for_it(sides: TwoSides) -> None:
+    """The one source of a colleague's transfer: his rule is at another RSE, where it has no replica yet."""
+    name = sides.put(block(1))
+    sides.sync(name)
+    (rule,) = sides.root.add_replication_rule(dids(name), 1, OTHER, account="jdoe", ignore_availability=True)
+    time.sleep(1.1)  # a rule's time has no fractions, and the deletion is to be later
+    sides.snapshot.remove_replica(name, NODE)
+    kept = sweeping(sides, name, site=FREE)
+    assert kept.counts["kept_last_copy"] == 1
+    assert any(f"rule {rule} of jdoe ({OTHER}) wants it" in note for note in kept.notes)
+    assert set(sides.replicas()) == lfns(name)
+    sides.root.delete_replication_rule(rule, purge_replicas=False)
+    sides.rucio.sql("UPDATE rules SET expires_at = created_at WHERE account = 'jdoe' RETURNING id")
+    sides.rucio.run_daemon("judge-cleaner")
+    assert sweeping(sides, name, site=FREE).counts["swept"] == 1
+
+
+def test_block_replicas_that_lack_a_block_are_no_proof_while_its_files_are_listed(
+    sides: TwoSides, tmp_path: Path
+) -> None:
+    """There is even word of a deletion: of before the block was back, which nobody has seen."""
+    name = sides.put(block(1))
+    sides.sync(name)
+    time.sleep(1.1)  # as above
+    sides.snapshot.remove_replica(name, NODE)
+    sides.snapshot.add_replica(name, NODE, subscribed=False)
+    faults = tmp_path / "faults.json"
+    faults.write_text(json.dumps([{"call": "blockreplicas", "kind": "missing_block", "value": "Primary"}]))
+    with running(sides.snapshot.path, faults) as url:
+        lied_to = replace(sides, main=msgspec.structs.replace(sides.main, phedex_url=url))
+        results = [sweeping(lied_to, name, site=FREE) for _ in range(2)]
+    assert set(sides.replicas()) == lfns(name)
+    assert [result.counts.get("swept") for result in results] == [None, None]
+    sides.snapshot.remove_replica(name, NODE)
+    assert sweeping(sides, name, site=FREE).counts["swept"] == 1

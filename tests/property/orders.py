@@ -59,6 +59,7 @@ PHEDEX = {
     "sizes_of",
     "known_blocks",
     "known_files",
+    "nodes_with_files",
     "deletions_of",
     "subscribed",
 }
@@ -223,6 +224,9 @@ class Memory:
         if any(where.get(name) != block for name, block in controls.items()):
             raise trust.ControlMissing("a control")
         return {name: where[name] for name in files if name in where}
+
+    def nodes_with_files(self, blocks: Iterable[str]) -> dict[str, frozenset[str]]:
+        return {name: frozenset(n for n, files in self.here.get(name, {}).items() if files) for name in blocks}
 
     def deletions_of(self, blocks: Iterable[str]) -> dict[str, dict[str, Deletion]]:
         return {

@@ -106,5 +106,6 @@ def test_what_is_somewhere_is_never_nowhere_whatever_was_deleted() -> None:
     assert gone(where=where(partial=OTHER)) == PARTLY
     assert gone(where=where(meant=NODE)) == PARTLY
     assert gone(meant=frozenset({OTHER})) == PARTLY
+    assert gone(filed=frozenset({OTHER})) == PARTLY
     assert gone(where=where(complete=OTHER)) == STUCK
     assert gone(known=False) == UNKNOWN
