@@ -63,6 +63,7 @@ def case_of(
         pending={name: one.why for name, one in found.pending.items()},
         marked_at={name: rules[name].gone_since for name in found.pending},
         locked={name for name in found.pending if rules[name].locked},
+        custodial={name for name in found.pending if _is_custodial(reading, rules[name], name)},
         site=tally(rules.values()),
         own=None if dataset in EVERYTHING else tally(rule for name, rule in rules.items() if inside(name)),
         spent_bytes=sum(_bytes(reading, name, bytes_of) for name, rule in rules.items() if rule.marked),
@@ -90,16 +91,20 @@ def _should_stand(rule: RuleAtRse, present: bool, block: BlockAtNode | None, kee
 
 
 def _leaving(reading: Reading, rule: RuleAtRse, name: str, surplus: Surplus, bytes_of: Mapping[str, int]) -> Leaving:
-    """Custodial is what PhEDEx says, and where it has nothing at the node any more what it said last."""
-    block = reading.blocks.get(name)
     return Leaving(
         surplus.why,
         _bytes(reading, name, bytes_of),
-        custodial=rule.custodial or (block is not None and block.custodial),
+        custodial=_is_custodial(reading, rule, name),
         locked=rule.locked,
         marked=rule.marked,
         hold=Hold(rule.held_since, rule.held_why) if rule.held_since else None,
     )
+
+
+def _is_custodial(reading: Reading, rule: RuleAtRse, name: str) -> bool:
+    """What PhEDEx says, and where it has nothing at the node any more what it said last."""
+    block = reading.blocks.get(name)
+    return rule.custodial or (block is not None and block.custodial)
 
 
 def _bytes(reading: Reading, name: str, bytes_of: Mapping[str, int]) -> int:

@@ -92,6 +92,8 @@ class Case:
     pending: Mapping[str, Removal] = field(default_factory=dict)  # what is marked in the same selection: why, read now
     marked_at: Mapping[str, float] = field(default_factory=dict)  # since when those are marked (epoch seconds)
     locked: Set[str] = frozenset()  # those of them whose rule a person locked
+    custodial: Set[str] = frozenset()  # those of them that are custodial now, whatever they were when they were marked
+    begun: Set[str] = frozenset()  # those of them of which replicas went: a sweep that has begun only goes forward
     site: Tally  # all our rules at the RSE
     own: Tally | None = None  # those of the dataset pattern where one was asked for
     spent_bytes: int = 0  # of all that is marked at the RSE
@@ -154,7 +156,7 @@ def rule(case: Case) -> Ruling:
     believed = not any(_distrust(case))
     kept = set(case.locked) | ((set(loose) - covered) if over else set())
     kept |= set() if believed or not covered else case.pending.keys() - covered
-    person = {} if final else {n: limit for n, limit in _marked_single(case) if n not in covered and n not in kept}
+    person = {n: limit for n, limit in _marked_single(case) if n not in covered and n not in kept}
     kept |= person.keys()
     stops = (
         whole
@@ -342,9 +344,10 @@ def _single(case: Case) -> Iterator[tuple[str, Limit]]:
 
 
 def _marked_single(case: Case) -> Iterator[tuple[str, Limit]]:
-    """Marked blocks whose sweep would destroy what no other place has, and that no person approved."""
+    """Marked blocks that a person must approve, as they are now, and that no person approved."""
     for name, why in case.pending.items():
-        limit = single_limit(why, case.budget, tape=False, custodial=False)
+        asks = name not in case.begun
+        limit = single_limit(why, case.budget, tape=asks and case.tape, custodial=asks and name in case.custodial)
         if limit is not None and name in case.loose:
             yield name, limit
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from common.messages.meta import now
 from common.rucio import announcements, dids, replicas
 from common.rucio import rules as rucio_rules
@@ -16,13 +18,13 @@ from common.rucio.inventory import is_ours, rule_of
 from common.rucio.replicas import Standing
 from common.rucio.rses import Switch, attributes_of, switch_of
 from common.rucio.session import Row, clock
-from common.sync.catalogue import RuleAtRse
-from common.sync.marks import DESTROYING, severity
+from common.sync.catalogue import BlockAtNode, RuleAtRse
+from common.sync.marks import severity
 from consumers.apply import beyond, foreign_locks
 from consumers.apply.batch import Fate
 from consumers.apply.beyond import Known, stands
 from consumers.apply.contents import Files
-from consumers.apply.removals import Work, contradiction, is_due, needs_person
+from consumers.apply.removals import Work, contradiction, is_due, not_swept, sweep_needs_person
 from consumers.apply.task import Halted, Task, check_on, check_open
 
 LOCKS = ("locks_ok_cnt", "locks_replicating_cnt", "locks_stuck_cnt")
@@ -35,6 +37,7 @@ class Look:
     began: float
     names: list[str]
     known: Known = field(default_factory=Known)
+    here: dict[str, BlockAtNode] = field(default_factory=dict)  # what PhEDEx has of them at this node
     rows: dict[str, list[Row]] = field(default_factory=dict)  # the rules on each block, anybody's and anywhere
     ours: dict[str, list[RuleAtRse]] = field(default_factory=dict)  # our own here
     inside: dict[str, Files] = field(default_factory=dict)  # the files that each block has now
@@ -109,7 +112,7 @@ def _read_phedex(task: Task, work: Work, look: Look) -> None:
     """PhEDEx again: the block at this node, and where else it is."""
     if not look.names:
         return
-    here = task.sides.phedex.blocks_at(task.batch.node, look.names)
+    here = look.here = task.sides.phedex.blocks_at(task.batch.node, look.names)
     back = [name for name, block in here.items() if block.complete]
     for name in back:
         task.batch.end(name, Fate.DOUBTFUL, f"{name}: PhEDEx has it at {task.batch.node} again")
@@ -154,10 +157,11 @@ def _read_rules(task: Task, look: Look) -> None:
 
 
 def _still_due(task: Task, work: Work, look: Look, *, begun: bool) -> None:
-    """What was read last counts: the reason, the mark, a person's keep and lock.
+    """What was read last counts: the reason, the mark, a person's keep and lock, whether only a person removes it.
 
     A keep comes too late once replicas went, and `undo` says so: it would only leave locks without them.
     """
+    fresh = Work(replace(work.found, every=look.ours), look.known)
     for name in look.names:
         standing = [rule for rule in look.ours[name] if not rule.ending]
         why = look.known.reasons[name].why
@@ -170,8 +174,8 @@ def _still_due(task: Task, work: Work, look: Look, *, begun: bool) -> None:
             task.batch.end(name, Fate.PENDING, note)
         elif not is_due(task, standing, why):
             task.batch.end(name, Fate.PENDING, f"{name}: its mark does not permit it: {why}")
-        elif why in DESTROYING and any(needs_person(task, rule, name, why) for rule in standing):
-            task.batch.end(name, Fate.PENDING, f"{name}: {why}: not swept before a person approves it")
+        elif limit := sweep_needs_person(task, fresh, name, look.here.get(name), begun=begun):
+            task.batch.end(name, Fate.PENDING, not_swept(name, why, limit))
     look.drop(name for name in look.names if name in task.batch.fates)
 
 

@@ -14,7 +14,7 @@ from common.rucio import announcements, dids, replicas
 from common.rucio import rules as rucio_rules
 from common.rucio.inventory import rules_at
 from common.sync import approvals, guard, marks
-from common.sync.catalogue import RuleAtRse
+from common.sync.catalogue import BlockAtNode, RuleAtRse
 from common.sync.guard import over_by_number, single_limit
 from common.sync.marks import (
     DESTROYING,
@@ -178,13 +178,17 @@ def is_due(task: Task, found: Iterable[RuleAtRse], why: Removal) -> bool:
     )
 
 
-def needs_person(task: Task, rule: RuleAtRse, name: str, why: Removal) -> guard.Limit | None:
-    """Why this batch may not act on the rule without a person's approval, which is on record for one that it covers."""
-    partial = task.batch.partial.get(name)
-    custodial = rule.custodial or (partial is not None and partial.custodial)
-    decided = rule.marked and permits(rule.why, why)  # for this reason: by the guard, or by a person
-    tape = task.is_tape if task.policy.hold_custodial and not decided else False
-    limit = single_limit(why, budget_of(task.policy), tape=tape, custodial=custodial and not decided)
+def needs_person(
+    task: Task, rule: RuleAtRse, here: BlockAtNode | None, why: Removal, *, begun: bool = False
+) -> guard.Limit | None:
+    """Why this batch may not act on the rule without a person's approval, which is on record for one that it covers.
+
+    As it is now: a mark says nothing of a block that is custodial, or on tape, since it was made. `here`: what PhEDEx
+    has of the block at the node. `begun`: replicas of it went, and then it only goes forward.
+    """
+    asks = task.policy.hold_custodial and not begun
+    custodial = rule.custodial or (here is not None and here.custodial)
+    limit = single_limit(why, budget_of(task.policy), tape=asks and task.is_tape, custodial=asks and custodial)
     return None if limit is None or is_approved(task, rule, why) else limit
 
 
@@ -238,7 +242,8 @@ def to_mark(task: Task, work: Work, names: list[str]) -> list[str]:
     fine, free = [], 0
     for name in names:
         reason = work.why(name)
-        limits = {needs_person(task, rule, name, reason.why) for rule in work.rules(name)} - {None}
+        here = task.batch.partial.get(name)
+        limits = {needs_person(task, rule, here, reason.why) for rule in work.rules(name)} - {None}
         if _may_be_last(reason):
             task.batch.end(name, Fate.KEPT_LAST_COPY, f"{name}: kept, it may be the last copy: {reason.why}")
         elif limits:
@@ -327,17 +332,31 @@ def approve(task: Task, work: Work, names: list[str]) -> None:
                 task.batch.written |= rules.approve(task.sides.rucio, rule.id, task.command.approved)
 
 
+def sweep_needs_person(
+    task: Task, work: Work, name: str, here: BlockAtNode | None, *, begun: bool = False
+) -> guard.Limit | None:
+    """Why a marked block may not go without a person's approval of its mark. `begun`: replicas of it went already."""
+    why, begun = work.why(name).why, begun or is_begun(task, work, name)
+    limits = (needs_person(task, rule, here, why, begun=begun) for rule in work.rules(name))
+    return next(filter(None, limits), None)
+
+
+def not_swept(name: str, why: Removal, limit: guard.Limit) -> str:
+    """What a person is told of a mark that waits for an approval."""
+    said = f"{why}, {limit}" if limit in (guard.Limit.TAPE, guard.Limit.CUSTODIAL) else why
+    return f"{name}: {said}: not swept before a person approves it"
+
+
 def may_sweep(task: Task, work: Work, names: list[str]) -> list[str]:
     """Those of the due blocks that the batch itself may sweep; each of the others has its fate.
 
-    What destroys needs the settings' or a person's word for its mark; and marks that nobody approved must keep to the
-    site's limits together, for plans of one moment do not see each other's.
+    What only a person removes, as it is now, needs that person's word for its mark; and marks that nobody approved must
+    keep to the site's limits together, for plans of one moment do not see each other's.
     """
     loose = False
     for name in names:
-        why = work.why(name).why
-        if why in DESTROYING and any(needs_person(task, rule, name, why) for rule in work.rules(name)):
-            task.batch.end(name, Fate.PENDING, f"{name}: {why}: not swept before a person approves it")
+        if limit := sweep_needs_person(task, work, name, task.batch.partial.get(name)):
+            task.batch.end(name, Fate.PENDING, not_swept(name, work.why(name).why, limit))
         elif not _is_all_approved(task, work, name):
             loose = True
     names = task.batch.open(names)

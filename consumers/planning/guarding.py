@@ -14,6 +14,7 @@ from common.errors import Untrusted
 from common.messages.commands import SyncSite
 from common.messages.events import GuardReport
 from common.phedex.transport import ReplyTooLarge
+from common.rucio import dids, replicas
 from common.rucio.rses import Site
 from common.settings.model import Site as Policy
 from common.sync.catalogue import Reading, RuleAtRse
@@ -42,15 +43,28 @@ def ruling_on(
     reading, rules, found = sides
     policy = world.settings.site(command.node)
     bytes_of, doubt = _evidence(world, Own(command.node, site, rules), reading, found)
-    asks = bool(found.remove) and policy.hold_custodial
     locked = any(rules[name].locked for name in (*found.remove, *found.pending))
-    tape = is_tape(command.node, world, site) if asks or locked else False
+    tape = is_tape(command.node, world, site) if policy.hold_custodial or locked else False
     if tape and locked:  # Rucio locks every rule there by itself
         rules = {name: replace_rule(rule, locked=False) if rule.locked else rule for name, rule in rules.items()}
     case = _case(command, policy, site, (reading, rules, found), bytes_of=bytes_of, began=began)
+    asked = found.pending.keys() if tape and policy.hold_custodial else case.custodial
     return rule(
-        replace(case, tape=tape, doubt=doubt, approve=command.approve, lifetime=world.settings.main.approval_lifetime)
+        replace(
+            case,
+            tape=tape,
+            begun={name for name in asked if rules[name].begun and _is_begun(world, site, name)},
+            doubt=doubt,
+            approve=command.approve,
+            lifetime=world.settings.main.approval_lifetime,
+        )
     )
+
+
+def _is_begun(world: World, site: Site, name: str) -> bool:
+    """True where replicas of a block went whose rule says that a sweep of it has begun: only forward then."""
+    inside = dids.contents(world.rucio, [name])[name]
+    return any(site.rse not in one.states for one in replicas.standing(world.rucio, inside).values())
 
 
 def is_believed(

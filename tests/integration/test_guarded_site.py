@@ -23,7 +23,7 @@ from common.rucio import announcements
 from common.settings.model import Settings, Site
 from common.sync import approvals
 from common.sync.guard import Limit
-from common.sync.marks import GONE_CYCLE, GONE_WHY, parse_meta
+from common.sync.marks import GONE_CYCLE, GONE_WHY, SWEEPING, parse_meta
 from common.sync.plan import Plan
 from consumers import sync_blocks, sync_dataset, sync_site
 from consumers.engine.result import Failed, Result
@@ -96,6 +96,14 @@ def filled(sides: TwoSides, number: int = 20) -> list[str]:
     """Blocks at the node, in both systems."""
     names = [sides.put(block(n), files_of(block(n), 2)) for n in range(number)]
     assert synced(sides).root.counts["to_add"] == number
+    return names
+
+
+def copied(sides: TwoSides, names: list[str]) -> list[str]:
+    """The blocks are at the other node too, in both systems."""
+    for name in names:
+        sides.snapshot.add_replica(name, OTHER)
+    assert synced(sides, node=OTHER).root.counts["to_add"] == len(names)
     return names
 
 
@@ -368,6 +376,41 @@ def test_a_file_leaves_the_custodial_block_that_a_person_lets_go(sides: TwoSides
     assert invalid not in sides.replicas()
     assert sides.inside(name) == set(sides.replicas(OTHER)) == {files_of(name, 2)[1][0]}
     assert synced(sides, at_once).names("swept") == [name]
+
+
+def test_a_marked_block_that_becomes_custodial_waits_for_a_person(sides: TwoSides) -> None:
+    """A mark says nothing of what the block is since: whatever it was marked for, nobody agreed to this."""
+    (name,) = copied(sides, filled(sides)[:1])
+    left = [files_of(name, 2)[0][0]]
+    sides.snapshot.set_replica_files(name, NODE, left)
+    assert synced(sides).names("marked") == [name]
+    sides.snapshot.add_replica(name, NODE, left, custodial=True)
+    at_once = Site(removal_grace=0, **FREE)
+    held = synced(sides, at_once)
+    assert (held.root.outcome, held.guard.limit, held.root.names) == (Outcome.HELD, Limit.CUSTODIAL, {"held": [name]})
+    assert (held.batches, len(sides.replicas())) == ([], 40)
+    approved = synced(sides, at_once, approve=code_of(held.guard), reason="incomplete")
+    assert (approved.root.outcome, approved.names("swept")) == (Outcome.CHANGED, [name])
+
+
+def test_marked_blocks_of_a_site_that_becomes_tape_wait_for_a_person(sides: TwoSides) -> None:
+    names = copied(sides, filled(sides)[:2])
+    gone(sides, *names)
+    assert synced(sides).names("marked") == names
+    sides.root.update_rse(NODE, {"rse_type": "TAPE"})
+    at_once = Site(removal_grace=0, **FREE)
+    held = synced(sides, at_once)
+    assert (held.guard.limit, held.root.names, held.batches) == (Limit.TAPE, {"held": names}, [])
+    # A block that lost replicas to its sweep only goes forward.
+    row = next(row for row in sides.rules(names[1]) if row["rse_expression"] == NODE)
+    meta = {**parse_meta(row["meta"]), SWEEPING: int(time.time())}
+    sides.root.update_replication_rule(row["id"], {"meta": json.dumps(meta)})
+    assert synced(sides, at_once).root.names == {"held": names}  # said, and none of them went
+    sides.root.delete_replicas(NODE, [{"scope": "cms", "name": files_of(names[1], 2)[0][0]}])
+    forward = synced(sides, at_once)
+    assert (forward.root.names, forward.names("swept")) == ({"held": names[:1]}, [names[1]])
+    approved = synced(sides, at_once, approve=code_of(forward.guard), reason="moved")
+    assert approved.names("swept") == names[:1]
 
 
 def test_a_hold_is_over_when_files_are_back_where_incomplete_blocks_stay(sides: TwoSides) -> None:

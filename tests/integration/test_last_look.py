@@ -138,6 +138,25 @@ def test_undo_says_kept_only_where_it_is_in_time(sides: TwoSides, moment: str) -
     assert announced(sides) == []
 
 
+@pytest.mark.parametrize("kind", ["custodial", "tape"])
+def test_what_only_a_person_removes_by_now_stays(sides: TwoSides, kind: str) -> None:
+    """It became so after it was marked, while its sweep was announced."""
+    (name,) = at_both(sides, 1)
+    left = [lfn for lfn, *_ in files_of(name)[:2]]
+    sides.snapshot.set_replica_files(name, NODE, left)
+
+    def change() -> None:
+        if kind == "custodial":
+            sides.snapshot.add_replica(name, NODE, left, custodial=True)
+        else:
+            sides.root.update_rse(NODE, {"rse_type": "TAPE"})
+
+    result = sweeping(sides, name, meddle=("add_rse_attribute", change))
+    assert result.notes == [f"{name}: incomplete, {kind}: not swept before a person approves it"]
+    assert set(sides.replicas()) == lfns(name)
+    assert announced(sides) == []
+
+
 def test_a_rule_made_before_the_rules_are_read_keeps_the_replicas(sides: TwoSides) -> None:
     names = at_both(sides, 1, 2)
     for name in names:

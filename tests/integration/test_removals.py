@@ -128,6 +128,23 @@ def test_mark_then_sweep_then_cleaned(sides: TwoSides) -> None:
     assert set(sides.rucio.sql("SELECT lock_cnt FROM replicas")) == {(1,)}
 
 
+def test_a_batch_does_not_sweep_what_is_custodial_since_it_was_marked(sides: TwoSides) -> None:
+    """Whatever a plan says; but what lost replicas to its sweep only goes forward."""
+    (name,) = at_both(sides, 1)
+    left = [lfn for lfn, *_ in files_of(name)[:2]]
+    sides.snapshot.set_replica_files(name, NODE, left)
+    assert removing(sides, name, site=Site(removal_grace=3600, max_removal_share=1)).counts["marked"] == 1
+    sides.snapshot.add_replica(name, NODE, left, custodial=True)
+    said = f"{name}: incomplete, custodial: not swept before a person approves it"
+    assert said in removing(sides, name).notes
+    rule = rule_at(sides, name)
+    sides.root.update_replication_rule(rule["id"], {"meta": json.dumps({**meta(rule), "phedex_sweeping": 1})})
+    assert said in removing(sides, name).notes  # it says so, and no replica went
+    assert set(sides.replicas()) == lfns(name)
+    sides.root.delete_replicas(NODE, dids(left[0]))
+    assert removing(sides, name).names == {"swept": [name]}
+
+
 @pytest.mark.parametrize(
     ("policy", "switch", "fields"),
     [

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as replaced
 
 from common.sync.catalogue import BlockAtNode, Doubt, Reading, RuleAtRse
 from common.sync.diff import Difference, Surplus
@@ -193,6 +194,24 @@ def test_what_is_known_of_marked_blocks() -> None:
     assert made.pending == {NAMES[0]: Removal.MOVED, NAMES[1]: Removal.UNKNOWN}
     assert made.marked_at == {NAMES[0]: 5, NAMES[1]: 6}
     assert made.locked == {NAMES[0]}
+
+
+@pytest.mark.parametrize(
+    ("ours", "block", "custodial"),
+    [
+        (rule(gone_since=5), None, False),
+        (rule(gone_since=5), PART, False),
+        (rule(gone_since=5, custodial=True), None, True),
+        (rule(gone_since=5, custodial=True), PART, True),
+        (rule(gone_since=5), replaced(PART, custodial=True), True),
+    ],
+)
+def test_a_marked_block_is_custodial_as_it_is_read_now(
+    ours: RuleAtRse, block: BlockAtNode | None, custodial: bool
+) -> None:
+    found = Difference(pending={NAME: Surplus(Removal.INCOMPLETE, 2)})
+    made = case({NAME: ours, OTHER: rule(custodial=True)}, {NAME: block} if block else {}, found)
+    assert made.custodial == ({NAME} if custodial else set())
 
 
 # --- files that leave their blocks ---------------------------------------------------------------------------------

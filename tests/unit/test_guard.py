@@ -437,6 +437,45 @@ def test_a_marked_block_whose_rule_was_locked_stays() -> None:
     assert (approved.kept, approved.approved) == (names(1), names(1, 1))
 
 
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [({"custodial": set(names(1))}, Limit.CUSTODIAL), ({"tape": True}, Limit.TAPE)],
+)
+def test_a_marked_block_that_is_custodial_or_on_tape_by_now_waits_for_a_person(
+    fields: dict[str, Any], limit: Limit
+) -> None:
+    (name,) = names(1)
+    pending = {name: Removal.INCOMPLETE}
+    marks = case({}, marked=1, pending=pending, marked_at={name: SINCE}, loose={name: TB}, **fields)
+    ruling = rule(marks)
+    assert (ruling.kept, ruling.limit, ruling.sweep) == ([name], limit, True)
+    assert ruling.command.endswith(f"--approve {code(at=NOW)} --reason '…'")
+    approved = rule(replace(marks, approve=code()))
+    assert (approved.approved, approved.kept, approved.stops) == ([name], [], [])
+    late = rule(replace(marks, approve=code(), marked_at={name: SINCE + 1}))
+    assert (late.approved, late.kept) == ([], [name])
+    passes = [
+        replace(marks, budget=Budget(hold_custodial=False)),
+        replace(marks, loose={}),
+        replace(marks, begun={name}),
+    ]
+    assert [(rule(each).kept, rule(each).stops) for each in passes] == [([], [])] * 3
+
+
+@pytest.mark.parametrize("fields", [{"doubt": "Stale"}, {"approve": code(node="T2_US_MIT")}])
+def test_what_stops_all_new_marks_lets_no_marked_block_go_that_waits_for_a_person(fields: dict[str, Any]) -> None:
+    (name,) = names(1)
+    ruling = rule(case(moved(1, 1), marked=1, pending={name: Removal.MOVED}, loose={name: TB}, tape=True, **fields))
+    assert (ruling.held.keys(), ruling.kept) == (set(names(1, 1)), [name])
+    assert [stop.limit for stop in ruling.stops][1:] == [Limit.TAPE]
+
+
+def test_a_sweep_that_has_begun_still_destroys_nothing_without_a_person() -> None:
+    pending = dict.fromkeys(names(1), Removal.UNKNOWN)
+    fields: dict[str, Any] = {"loose": dict.fromkeys(pending, 0), "custodial": set(pending), "begun": set(pending)}
+    assert rule(case({}, marked=1, pending=pending, **fields)).limit is Limit.UNKNOWN
+
+
 # --- marks that are replaced ---------------------------------------------------------------------------------------
 
 
