@@ -14,6 +14,7 @@ from common.outcome import Outcome
 from common.rucio import announcements
 from common.rucio.session import sliced
 from common.settings.model import Site as Policy
+from common.sync import approvals
 from common.sync.plan import PERMISSION, Limits, Plan, batches
 from common.sync.render import verdict
 from common.sync.words import count
@@ -94,6 +95,7 @@ def _removals(command: SyncSite, observed: Observed, limits: Limits) -> Iterator
         removable_until=until,
         controls=observed.controls,
         approved_for=command.dataset if approved else "*",
+        approved_narrowed=approvals.narrowing(command.select, command.ignore) if approved else "",
     )
     unmark = sorted({name for name in plan.unmark if name not in acted})
     for names in batches(sorted(acted - approved), sizes, limits):
@@ -119,6 +121,8 @@ def _to_record(observed: Observed) -> dict[str, list[str]]:
 
 def _versioned(command: SyncBlocks) -> SyncBlocks:
     """The version that came with the newest of the fields that it uses: an older worker waits for its upgrade."""
+    if command.approved_narrowed:
+        return replace(command, v=4)
     if command.held_since or command.files_until or command.controls:
         return replace(command, v=3)
     return replace(command, v=2) if command.approved else command

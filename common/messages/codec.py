@@ -17,7 +17,7 @@ from common.messages.fields import SUCH_AS
 MAX_BYTES = 128 * 1024
 # The newest version of each kind that this program reads. Whoever writes a field that is newer than its kind writes
 # the version with it, so that an older worker lets the command wait for its upgrade.
-VERSION = {**dict.fromkeys(KINDS, 1), "sync.blocks": 3, "sync.dataset": 2}
+VERSION = {**dict.fromkeys(KINDS, 1), "sync.blocks": 4, "sync.dataset": 2}
 
 T = TypeVar("T")
 

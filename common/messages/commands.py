@@ -113,6 +113,7 @@ class SyncBlocks(
     removable_until: datetime | None = None  # until when a plan permits these blocks to be removed
     approved: Annotated[str, Constraint(max_length=80)] = ""  # the code of a person's approval of them (2)
     approved_for: Pattern = "*"  # the dataset or pattern of that code (3)
+    approved_narrowed: Annotated[str, Constraint(max_length=16)] = ""  # how its command narrowed that, in digits (4)
     held_since: datetime | None = None  # these blocks are only put on record as held since then (3)
     held_why: Annotated[str, Constraint(max_length=20)] = ""  # for which reason (3)
     files_until: datetime | None = None  # until when files that PhEDEx lists no more may leave these blocks (3)

@@ -23,6 +23,7 @@ NOT_SCHEDULED = {
     "held_since": "only a plan knows what is held",
     "held_why": "only a plan knows what is held",
     "approved_for": "an approval is of one set of removals, once, by a person",
+    "approved_narrowed": "an approval is of one set of removals, once, by a person",
     "controls": "only a plan knows what PhEDEx surely has",
     "after": "only a plan knows where its next page begins",
 }

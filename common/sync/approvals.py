@@ -11,16 +11,26 @@ import hashlib
 import re
 from datetime import UTC, datetime
 
+import msgspec
+
 from common.sync.marks import Hold, Removal, permits
 
 _CODE = re.compile(r"(\d{8}T\d{9})-([0-9a-f]{6})\Z", re.ASCII)
 _AT = "%Y%m%dT%H%M%S"  # and milliseconds: two plans of a quick machine fall into one second
 EVERYWHERE = "*"  # in place of a node: the dataset at all nodes
+NARROWED = 16  # hexadecimal digits that tell one narrowing from another
 
 
-def scope_of(node: str, dataset: str) -> str:
-    """What an approval is of: a node (or `EVERYWHERE`) and a dataset or pattern there."""
-    return f"{node} {'*' if dataset == '/*/*/*' else dataset}"
+def scope_of(node: str, dataset: str, narrowed: str = "") -> str:
+    """What an approval is of: a node (or `EVERYWHERE`), a dataset or pattern there, and how a command narrows that."""
+    return " ".join(filter(None, [node, "*" if dataset == "/*/*/*" else dataset, narrowed]))
+
+
+def narrowing(select: str, ignore: str) -> str:
+    """A few digits for how a command narrows its pattern, "" where it does not: who looked saw no more than that."""
+    if not (select or ignore):
+        return ""
+    return hashlib.sha256(msgspec.json.encode([select, ignore])).hexdigest()[:NARROWED]
 
 
 def code_of(at: datetime, scope: str) -> str:
@@ -43,14 +53,20 @@ def time_of(code: str) -> float:
         return 0
 
 
-def problem_of(code: str, node: str, dataset: str, *, at: float, lifetime: float, skew: float = 600) -> str:
-    """Why a code approves nothing here, "" where it is good. `at`: now; `lifetime`: seconds that an approval lasts."""
+def problem_of(
+    code: str, node: str, dataset: str, *, at: float, lifetime: float, narrowed: str = "", skew: float = 600
+) -> str:
+    """Why a code approves nothing here, "" where it is good. `at`: now; `lifetime`: seconds that an approval lasts.
+
+    `narrowed`: how the command narrows its pattern, as `narrowing` has it.
+    """
     since = time_of(code)
     if not since:
         return f"{code!r} is no approval code such as 20261128T004510123-1a2b3c"
     stamp, check = code.split("-")
-    if check not in {_check(stamp, scope_of(one, dataset)) for one in (node, EVERYWHERE)}:
-        return f"{code} was given for another site or pattern than {scope_of(node, dataset)}"
+    if check not in {_check(stamp, scope_of(one, dataset, narrowed)) for one in (node, EVERYWHERE)}:
+        how = " with this --select and --ignore" if narrowed else ""
+        return f"{code} was given for another site or pattern than {scope_of(node, dataset)}{how}"
     if since > at + skew:
         return f"{code} is of a time to come: clocks differ"
     if since < at - lifetime:
@@ -58,10 +74,10 @@ def problem_of(code: str, node: str, dataset: str, *, at: float, lifetime: float
     return ""
 
 
-def is_everywhere(code: str, dataset: str) -> bool:
+def is_everywhere(code: str, dataset: str, narrowed: str = "") -> bool:
     """True for a code of the dataset at all nodes: it is given for what is gone everywhere, and covers nothing else."""
     stamp, _, check = code.partition("-")
-    return check == _check(stamp, scope_of(EVERYWHERE, dataset))
+    return check == _check(stamp, scope_of(EVERYWHERE, dataset, narrowed))
 
 
 def covers(since: float, hold: Hold | None, why: Removal) -> bool:

@@ -85,6 +85,8 @@ class Case:
     node: str
     rse: str
     dataset: str = "*"  # the pattern that was asked for
+    select: str = ""  # how the command narrows that: who looks at its plan sees no more
+    ignore: str = ""
     command: str  # what was asked for, as a person would type it
     budget: Budget
     at: datetime = _NO_TIME  # when the plan began to read
@@ -192,7 +194,8 @@ def _covered(case: Case) -> set[str]:
         return set()
     held = {n for n, one in case.remove.items() if not one.locked and approvals.covers(since, one.hold, one.why)}
     held |= {n for n in case.pending if n not in case.locked and 0 < case.marked_at.get(n, 0) <= since}
-    if approvals.is_everywhere(case.approve, case.dataset):  # given for what is gone everywhere, and for nothing else
+    # One of all nodes is given for what is gone everywhere, and for nothing else.
+    if approvals.is_everywhere(case.approve, case.dataset, _narrowed(case)):
         whys = {name: one.why for name, one in case.remove.items()} | dict(case.pending)
         held = {name for name in held if whys[name] in DESTROYING}
     return held
@@ -226,7 +229,13 @@ def _is_all_covered(case: Case) -> bool:
 
 def _problem(case: Case) -> str:
     at = case.at.timestamp()
-    return approvals.problem_of(case.approve, case.node, case.dataset, at=at, lifetime=case.lifetime)
+    return approvals.problem_of(
+        case.approve, case.node, case.dataset, at=at, lifetime=case.lifetime, narrowed=_narrowed(case)
+    )
+
+
+def _narrowed(case: Case) -> str:
+    return approvals.narrowing(case.select, case.ignore)
 
 
 def _may_be_approved(case: Case) -> bool:
@@ -385,7 +394,7 @@ def _of_single(held: Mapping[str, Limit], locked: Collection[str], case: Case) -
 
 
 def _command(case: Case) -> str:
-    code = approvals.code_of(case.at, approvals.scope_of(case.node, case.dataset))
+    code = approvals.code_of(case.at, approvals.scope_of(case.node, case.dataset, _narrowed(case)))
     return f"{case.command} --approve {code} --reason '…'"
 
 
@@ -396,5 +405,11 @@ def _everywhere(case: Case, held: Collection[str]) -> str:
     if len(datasets) != 1 or not gone:
         return ""
     (dataset,) = datasets
-    code = approvals.code_of(case.at, approvals.scope_of(approvals.EVERYWHERE, dataset))
-    return f"phedex-rucio sync dataset {shlex.quote(dataset)} --approve {code} --reason '…'"
+    code = approvals.code_of(case.at, approvals.scope_of(approvals.EVERYWHERE, dataset, _narrowed(case)))
+    words = ["phedex-rucio", "sync", "dataset", dataset, *options(case.select, case.ignore)]
+    return f"{shlex.join(words)} --approve {code} --reason '…'"
+
+
+def options(select: str, ignore: str) -> list[str]:
+    """The words by which a person narrows a command."""
+    return [word for name, text in (("--select", select), ("--ignore", ignore)) if text for word in (name, text)]

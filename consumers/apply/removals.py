@@ -29,6 +29,7 @@ from common.sync.marks import (
     severity,
 )
 from common.sync.reasons import Reason
+from common.sync.selection import like
 from common.sync.words import percent
 from consumers.apply import beyond, rules
 from consumers.apply.batch import Fate
@@ -179,7 +180,7 @@ def is_due(task: Task, found: Iterable[RuleAtRse], why: Removal) -> bool:
 
 
 def needs_person(
-    task: Task, rule: RuleAtRse, here: BlockAtNode | None, why: Removal, *, begun: bool = False
+    task: Task, rule: RuleAtRse, name: str, why: Removal, here: BlockAtNode | None, *, begun: bool = False
 ) -> guard.Limit | None:
     """Why this batch may not act on the rule without a person's approval, which is on record for one that it covers.
 
@@ -189,19 +190,21 @@ def needs_person(
     asks = task.policy.hold_custodial and not begun
     custodial = rule.custodial or (here is not None and here.custodial)
     limit = single_limit(why, budget_of(task.policy), tape=asks and task.is_tape, custodial=asks and custodial)
-    return None if limit is None or is_approved(task, rule, why) else limit
+    return None if limit is None or is_approved(task, rule, name, why) else limit
 
 
-def is_approved(task: Task, rule: RuleAtRse, why: Removal) -> bool:
+def is_approved(task: Task, rule: RuleAtRse, name: str, why: Removal) -> bool:
     """True where a person approved the rule's mark, or this command's approval covers what is on record in the rule."""
     if rule.marked and rule.approved and permits(rule.why, why):
         return True
     since, code = approvals.time_of(task.command.approved), task.command.approved
     lifetime = task.sides.rucio.main.approval_lifetime + CLOCKS.total_seconds()
-    at, pattern = now().timestamp(), task.command.approved_for
-    if not code or approvals.problem_of(code, task.command.node, pattern, at=at, lifetime=lifetime):
+    at, pattern, narrowed = now().timestamp(), task.command.approved_for, task.command.approved_narrowed
+    if not code or not like(pattern)(name):
         return False
-    if approvals.is_everywhere(code, pattern) and why not in DESTROYING:
+    if approvals.problem_of(code, task.command.node, pattern, at=at, lifetime=lifetime, narrowed=narrowed):
+        return False
+    if approvals.is_everywhere(code, pattern, narrowed) and why not in DESTROYING:
         return False
     if rule.marked and permits(rule.why, why):
         return rule.gone_since <= since
@@ -210,7 +213,7 @@ def is_approved(task: Task, rule: RuleAtRse, why: Removal) -> bool:
 
 def _is_all_approved(task: Task, work: Work, name: str) -> bool:
     """True where a person approved the removal of the block, as far as each of its rules goes."""
-    return all(is_approved(task, rule, work.why(name).why) for rule in work.rules(name))
+    return all(is_approved(task, rule, name, work.why(name).why) for rule in work.rules(name))
 
 
 # --- on record, and marked ---------------------------------------------------------------------------------------
@@ -243,7 +246,7 @@ def to_mark(task: Task, work: Work, names: list[str]) -> list[str]:
     for name in names:
         reason = work.why(name)
         here = task.batch.partial.get(name)
-        limits = {needs_person(task, rule, here, reason.why) for rule in work.rules(name)} - {None}
+        limits = {needs_person(task, rule, name, reason.why, here) for rule in work.rules(name)} - {None}
         if _may_be_last(reason):
             task.batch.end(name, Fate.KEPT_LAST_COPY, f"{name}: kept, it may be the last copy: {reason.why}")
         elif limits:
@@ -277,7 +280,7 @@ def mark(task: Task, work: Work, names: list[str]) -> list[str]:
     for name in names:
         check_permission(task)
         why = work.why(name).why
-        done = [rule for rule in work.rules(name) if _mark_rule(task, rule, why)]
+        done = [rule for rule in work.rules(name) if _mark_rule(task, rule, name, why)]
         task.batch.written |= bool(done)
         _ask_others(task, work, name)
         if done and task.policy.removal_grace == 0:
@@ -287,8 +290,8 @@ def mark(task: Task, work: Work, names: list[str]) -> list[str]:
     return at_once
 
 
-def _mark_rule(task: Task, rule: RuleAtRse, why: Removal) -> bool:
-    approved = is_approved(task, rule, why)
+def _mark_rule(task: Task, rule: RuleAtRse, name: str, why: Removal) -> bool:
+    approved = is_approved(task, rule, name, why)
     meta = task.command.meta
     note: dict[str, object] = {
         GONE_SINCE: marks.moment(now()),
@@ -327,7 +330,7 @@ def approve(task: Task, work: Work, names: list[str]) -> None:
     """Marks that were made before, or are a moment ago, say that a person approves them, where one does."""
     for name in names if task.command.approved else ():
         for rule in work.rules(name):
-            if rule.marked and not rule.approved and is_approved(task, rule, work.why(name).why):
+            if rule.marked and not rule.approved and is_approved(task, rule, name, work.why(name).why):
                 check_permission(task)
                 task.batch.written |= rules.approve(task.sides.rucio, rule.id, task.command.approved)
 
@@ -337,7 +340,7 @@ def sweep_needs_person(
 ) -> guard.Limit | None:
     """Why a marked block may not go without a person's approval of its mark. `begun`: replicas of it went already."""
     why, begun = work.why(name).why, begun or is_begun(task, work, name)
-    limits = (needs_person(task, rule, here, why, begun=begun) for rule in work.rules(name))
+    limits = (needs_person(task, rule, name, why, here, begun=begun) for rule in work.rules(name))
     return next(filter(None, limits), None)
 
 

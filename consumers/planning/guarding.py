@@ -20,7 +20,7 @@ from common.settings.model import Site as Policy
 from common.sync.catalogue import Reading, RuleAtRse
 from common.sync.diff import Difference, set_reasons, unsettled
 from common.sync.evidence import EVERYTHING, case_of, without_size
-from common.sync.guard import Case, Limit, Ruling, rule
+from common.sync.guard import Case, Limit, Ruling, options, rule
 from common.sync.plan import Plan
 from common.sync.selection import selection
 from consumers.apply import beyond
@@ -52,6 +52,8 @@ def ruling_on(
     return rule(
         replace(
             case,
+            select=command.select,
+            ignore=command.ignore,
             tape=tape,
             begun={name for name in asked if rules[name].begun and _is_begun(world, site, name)},
             doubt=doubt,
@@ -145,9 +147,7 @@ def as_typed(command: SyncSite) -> str:
     words = ["phedex-rucio", "sync", "site", command.node]
     if command.dataset not in EVERYTHING:
         words += ["--dataset", command.dataset]
-    for option in ("select", "ignore"):
-        words += [f"--{option}", getattr(command, option)] if getattr(command, option) else []
-    return shlex.join(words)
+    return shlex.join([*words, *options(command.select, command.ignore)])
 
 
 def report_of(command: SyncSite, plan: Plan) -> GuardReport | None:

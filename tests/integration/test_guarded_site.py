@@ -490,6 +490,26 @@ def test_only_the_first_page_removes_and_it_does_for_the_whole_site(sides: TwoSi
     assert sorted(marks(sides)) == [names[0], names[19]]
 
 
+def test_the_code_of_a_narrowed_plan_approves_no_more_than_it_showed(sides: TwoSides) -> None:
+    names = filled(sides)
+    gone(sides, *names[:3])
+    synced(sides)  # all on record
+    narrow: dict[str, Any] = {"select": "#0000[01]$", "ignore": "0$"}
+    one = synced(sides, Site(max_removal_share=0, removal_grace=3600, **FREE), **narrow)
+    assert (one.guard.held, one.root.names) == (1, {"held": names[1:2]})
+    approval: dict[str, Any] = {"approve": code_of(one.guard), "reason": "this one"}
+    others: tuple[dict[str, Any], ...] = ({}, {"select": narrow["select"]})
+    for other in others:
+        refused = synced(sides, **approval, **other)
+        assert (refused.guard.limit, marks(sides)) == (Limit.APPROVAL, {})
+        assert "was given for another site or pattern than" in refused.guard.says[0]
+    done = synced(sides, **approval, **narrow)
+    assert done.names("marked") == names[1:2]
+    (batch,) = done.batches
+    assert (batch.v, batch.approved_narrowed) == (4, approvals.narrowing(**narrow))
+    assert sorted(marks(sides)) == names[1:2]
+
+
 def test_a_dataset_command_decides_by_the_site_and_by_the_dataset(sides: TwoSides) -> None:
     names = filled(sides, 30)
     other = "/Other/Processed-v1/RAW"

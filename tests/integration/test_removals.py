@@ -20,6 +20,7 @@ from common.messages.commands import SyncBlocks
 from common.messages.meta import Meta
 from common.outcome import Outcome
 from common.settings.model import Settings, Site
+from common.sync import approvals
 from consumers import sync_blocks
 from consumers.engine.result import Failed, Result
 from consumers.engine.world import World
@@ -126,6 +127,26 @@ def test_mark_then_sweep_then_cleaned(sides: TwoSides) -> None:
     sides.snapshot.add_replica(name, NODE)
     assert sides.sync(name).counts["added"] == 1
     assert set(sides.rucio.sql("SELECT lock_cnt FROM replicas")) == {(1,)}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "narrowed", "marked"),
+    [(DATASET, "", True), ("/Primary/*/*", "", True), ("/Other/Processed-v1/RAW", "", False), (DATASET, "0a", False)],
+)
+def test_an_approval_of_a_batch_is_of_blocks_that_its_code_was_given_for(
+    sides: TwoSides, pattern: str, narrowed: str, marked: bool
+) -> None:
+    """A code of another dataset approves nothing of this one, whatever blocks the message names."""
+    (name,) = at_both(sides, 1)
+    rule = rule_at(sides, name)
+    gone(sides, name)
+    held = {"since": time.time() - 60, "why": "moved"}
+    text = json.dumps({**meta(rule), "phedex_custodial": True, "phedex_hold": held})
+    sides.root.update_replication_rule(rule["id"], {"meta": text})
+    code = approvals.code_of(datetime.now(UTC), approvals.scope_of(NODE, pattern))
+    waits = Site(removal_grace=3600, max_removal_share=1)
+    result = removing(sides, name, site=waits, approved=code, approved_for=pattern, approved_narrowed=narrowed)
+    assert ("marked" in result.counts) is marked
 
 
 def test_a_batch_does_not_sweep_what_is_custodial_since_it_was_marked(sides: TwoSides) -> None:

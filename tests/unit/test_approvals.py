@@ -6,7 +6,17 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from common.sync.approvals import EVERYWHERE, code_of, covers, problem_of, scope_of, time_of
+from common.sync.approvals import (
+    EVERYWHERE,
+    NARROWED,
+    code_of,
+    covers,
+    is_everywhere,
+    narrowing,
+    problem_of,
+    scope_of,
+    time_of,
+)
 from common.sync.marks import Hold, Removal, moment
 
 NODE = "T2_IT_Pisa"
@@ -69,6 +79,31 @@ def test_a_code_is_good_where_it_was_given_and_in_its_time() -> None:
 def test_a_code_of_another_site_or_pattern(node: str, dataset: str, scope: str) -> None:
     said = problem(node, dataset, scope=scope)
     assert said == f"{code_of(AT, scope)} was given for another site or pattern than {node} {dataset}"
+
+
+NARROW = narrowing("#00001$", "")
+
+
+def test_a_code_of_a_plan_that_was_narrowed_is_good_for_that_alone() -> None:
+    narrowings = [narrowing(*each) for each in (("", ""), ("a", ""), ("", "a"), ("a", "b"), ("a b", ""), ("b", ""))]
+    assert len(set(narrowings)) == len(narrowings)
+    assert [len(each) for each in narrowings] == [0, *[NARROWED] * 5]
+    for node in (NODE, EVERYWHERE):
+        for given in narrowings:
+            code = code_of(AT, scope_of(node, "/A/B/RAW", given))
+            for asked in narrowings:
+                said = problem_of(code, NODE, "/A/B/RAW", at=SINCE, lifetime=1, narrowed=asked)
+                assert (said == "") is (given == asked)
+                assert is_everywhere(code, "/A/B/RAW", asked) is (given == asked and node == EVERYWHERE)
+    assert scope_of(NODE, "*", "") == f"{NODE} *"  # as codes of before have it
+
+
+def test_what_a_person_is_told_of_a_code_of_another_narrowing() -> None:
+    code = code_of(AT, scope_of(NODE, "*", NARROW))
+    said = f"{code} was given for another site or pattern than {NODE} *"
+    assert problem_of(code, NODE, "*", at=SINCE, lifetime=1) == said
+    other = problem_of(code, NODE, "*", at=SINCE, lifetime=1, narrowed=narrowing("", "x"))
+    assert other == f"{said} with this --select and --ignore"
 
 
 def test_a_code_lapses_and_is_never_of_a_time_to_come() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -302,6 +303,23 @@ def test_a_code_that_is_not_good_here_lets_nothing_pass_and_a_good_one_is_offere
     marks = case({}, marked=2, pending=pending, marked_at=dict.fromkeys(pending, old), approve=approve)
     assert (rule(marks).approved, rule(marks).sweep) == ([], True)
     assert rule(replace(marks, present=1)).sweep is False
+
+
+def test_a_code_of_a_narrowed_plan_is_good_with_the_same_words_alone() -> None:
+    gone = {name: Leaving(Removal.UNKNOWN) for name in names(3)}
+    narrowed: dict[str, Any] = {"select": "#0000[0-2]$", "ignore": "it's"}
+    ruling = rule(case(gone, **narrowed))
+    words = shlex.split(ruling.everywhere)
+    assert words[3:-4] == ["/A/B-v1/RAW", "--select", "#0000[0-2]$", "--ignore", "it's"]
+    here, everywhere = (
+        shlex.split(each)[shlex.split(each).index("--approve") + 1] for each in (ruling.command, ruling.everywhere)
+    )
+    for approve, dataset in ((here, "*"), (everywhere, "/A/B-v1/RAW")):
+        fields: dict[str, Any] = {"dataset": dataset, "approve": approve}
+        assert rule(noted(case(gone, **narrowed, **fields))).approved == names(3)
+        for other in ({}, {"select": narrowed["select"]}, narrowed | {"ignore": "its"}):
+            refused = rule(noted(case(gone, **other, **fields)))
+            assert (refused.limit, refused.approved, refused.allowed) == (Limit.APPROVAL, [], [])
 
 
 def test_an_approval_lasts_as_long_as_the_settings_say() -> None:
