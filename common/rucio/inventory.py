@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypedDict
 
 from msgspec.json import Decoder
+from msgspec.structs import replace
 
 from common.names import SCOPE, is_block
 from common.rucio.rses import Site, is_rule_for
@@ -32,6 +33,7 @@ from common.sync.marks import (
     parse_meta,
     reason_of,
     seen_at,
+    severity,
 )
 
 NEVER_DUE = NEVER
@@ -70,7 +72,7 @@ def rules_at(rucio: Rucio, site: Site) -> dict[str, RuleAtRse]:
         for row in rucio.rows("list_account_rules", account, about=account, only=_decoder):
             if is_ours(row, site):
                 name = row["name"]
-                rules[name] = preferred(rules.get(name), rule_of(row, site))
+                rules[name] = _together(rules.get(name), rule_of(row, site))
     return rules
 
 
@@ -188,6 +190,18 @@ def preferred(known: RuleAtRse | None, other: RuleAtRse) -> RuleAtRse:
     if known is None:
         return other
     return max(known, other, key=lambda rule: (not rule.ending, rule.plain))
+
+
+def _together(known: RuleAtRse | None, other: RuleAtRse) -> RuleAtRse:
+    """The preferred of them, which says where they are not held alike: an approval covers what is on record in each.
+
+    A rule that an older tool makes beside a held one is put on record then, and what is approved is what was looked at.
+    """
+    one = preferred(known, other)
+    if known is None or known.ending or other.ending:
+        return one
+    same = bool(known.held_since) == bool(other.held_since) and severity(known.held_why) == severity(other.held_why)
+    return replace(one, unlike=known.unlike or not same)
 
 
 def _seconds(value: object) -> float:

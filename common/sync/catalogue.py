@@ -7,7 +7,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from common.sync.marks import CUSTODIAL, GROUP, Removal
+from common.sync.marks import CUSTODIAL, GROUP, Hold, Removal
 
 
 class BlockAtNode(Struct, frozen=True, gc=False):
@@ -56,11 +56,17 @@ class RuleAtRse(Struct, frozen=True, gc=False):
     begun: bool = False  # a sweep of it has begun: what is missing of it is gone
     seen: float = 0  # when it was last known to be here (epoch seconds), 0 where that was never written down
     made: str = ""  # when it was made, as Rucio writes it
+    unlike: bool = False  # another rule of ours on the block that stands is not held, or for another reason
 
     @property
     def marked(self) -> bool:
         """True for a rule that is marked for removal."""
         return self.gone_since > 0
+
+    @property
+    def hold(self) -> Hold | None:
+        """The hold that an approval can cover: the block's, where each of our rules on it that stands has it."""
+        return Hold(self.held_since, self.held_why) if self.held_since and not self.unlike else None
 
     @property
     def counts_from(self) -> float:

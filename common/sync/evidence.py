@@ -8,7 +8,7 @@ from datetime import datetime
 from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse
 from common.sync.diff import Difference, Surplus, in_doubt
 from common.sync.guard import Budget, Case, Leaving, Tally
-from common.sync.marks import Hold, Removal
+from common.sync.marks import Removal
 from common.sync.selection import Predicate, like
 from common.sync.words import count, percent
 
@@ -97,7 +97,7 @@ def _leaving(reading: Reading, rule: RuleAtRse, name: str, surplus: Surplus, byt
         custodial=_is_custodial(reading, rule, name),
         locked=rule.locked,
         marked=rule.marked,
-        hold=Hold(rule.held_since, rule.held_why) if rule.held_since else None,
+        hold=rule.hold,
     )
 
 

@@ -63,8 +63,8 @@ def on_record(plan: Plan, rules: Rules) -> dict[str, Hold]:
     found = {}
     for name in plan.ruling.record if plan.ruling else []:
         rule = rules.get(name)
-        if rule is not None and rule.held_since and permits(rule.held_why, reason_of(plan.remove.get(name))):
-            found[name] = Hold(rule.held_since, rule.held_why)
+        if rule is not None and rule.hold and permits(rule.hold.why, reason_of(plan.remove.get(name))):
+            found[name] = rule.hold
     return found
 
 

@@ -23,7 +23,6 @@ from common.sync.marks import (
     GONE_CYCLE,
     GONE_SINCE,
     GONE_WHY,
-    Hold,
     Removal,
     permits,
     severity,
@@ -208,7 +207,7 @@ def is_approved(task: Task, rule: RuleAtRse, name: str, why: Removal) -> bool:
         return False
     if rule.marked and permits(rule.why, why):
         return rule.gone_since <= since
-    return approvals.covers(since, Hold(rule.held_since, rule.held_why) if rule.held_since else None, why)
+    return approvals.covers(since, rule.hold, why)
 
 
 def _is_all_approved(task: Task, work: Work, name: str) -> bool:

@@ -52,9 +52,9 @@ class Observed:
     doubtful: list[str]  # the complete blocks that those were about
 
     def holds(self, name: str, why: Removal) -> bool:
-        """True where the block is on record as held, for a reason that destroys as much."""
-        rule = self.rules[name]
-        return rule.held_since > 0 and severity(rule.held_why) == severity(why)
+        """True where the block is on record as held in each rule of ours, for a reason that destroys as much."""
+        hold = self.rules[name].hold
+        return hold is not None and severity(hold.why) == severity(why)
 
 
 def observe(command: SyncSite, world: World) -> Observed:

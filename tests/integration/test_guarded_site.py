@@ -241,6 +241,24 @@ def test_what_is_gone_everywhere_waits_for_one_approval_for_all_sites(sides: Two
     assert not {lfn for name in dead for lfn, *_ in files_of(name, 2)} & {*sides.replicas(), *sides.replicas(OTHER)}
 
 
+def test_a_second_rule_beside_a_held_one_is_put_on_record_and_approved_with_it(sides: TwoSides) -> None:
+    """One of the form of an older tool: what its block is held for was looked at when both had it on record."""
+    name, *_ = filled(sides)
+    gone(sides, name)
+    strict = Site(removal_grace=0)
+    before = code_of(synced(sides, strict).guard)
+    assert synced(sides, strict).batches == []
+    sides.root.add_replication_rule([{"scope": "cms", "name": name}], 1, f"rse={NODE}", account="sync_t2_it_pisa")
+    refused = synced(sides, strict, approve=before, reason="deleted")
+    assert (refused.root.outcome, refused.guard.approved_by, refused.guard.limit) == (Outcome.HELD, "", Limit.NOWHERE)
+    assert [batch.held_since is not None for batch in refused.batches] == [True]
+    held = synced(sides, strict)
+    assert (held.root.names, held.batches) == ({"held": [name]}, [])
+    approved = synced(sides, strict, approve=code_of(held.guard), reason="deleted")
+    assert (approved.root.outcome, approved.names("swept")) == (Outcome.CHANGED, [name])
+    assert [row["expires_at"] is not None for row in sides.rules(name)] == [True, True]
+
+
 def test_without_word_of_a_deletion_nothing_is_nowhere(sides: TwoSides) -> None:
     """Rows that just vanish prove nothing, also where the settings let go what is gone everywhere."""
     names = filled(sides)

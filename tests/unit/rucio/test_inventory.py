@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from common.rucio.inventory import NEVER_DUE, made_at, preferred, rule_of
+from common.rucio.inventory import NEVER_DUE, made_at, preferred, rule_of, rules_at
 from common.rucio.rses import Site, Switch
 from common.sync.catalogue import RuleAtRse
 from common.sync.marks import (
@@ -23,6 +23,7 @@ from common.sync.marks import (
     LEFT,
     SEEN,
     SWEEPING,
+    Hold,
     Keep,
     Removal,
     cleared_text,
@@ -107,3 +108,51 @@ def test_of_two_rules_the_live_one_then_the_plain_one_then_the_first() -> None:
     assert preferred(ending, old) is preferred(old, ending) is old
     assert preferred(old, first) is preferred(first, old) is first
     assert preferred(first, RuleAtRse("s", 2)) is first
+
+
+NOWHERE = {"since": 5, "why": "nowhere"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "hold"),
+    [
+        ([{}], None),
+        ([{}, {}], None),
+        ([{HOLD: NOWHERE}], Hold(5, Removal.NOWHERE)),
+        ([{HOLD: NOWHERE}, {}], None),
+        ([{}, {HOLD: NOWHERE}], None),
+        ([{HOLD: NOWHERE}, {HOLD: {"since": 6, "why": "nowhere"}}], Hold(5, Removal.NOWHERE)),
+        ([{HOLD: NOWHERE}, {HOLD: {"since": 6, "why": "unknown"}}], None),
+        ([{HOLD: NOWHERE}, {HOLD: {"since": 6, "why": "moved"}}], None),
+        ([{HOLD: NOWHERE}, {}, {HOLD: NOWHERE}], None),
+        ([{HOLD: NOWHERE}, {HOLD: NOWHERE}, {}], None),
+        ([{HOLD: NOWHERE}, {"ending": True}], Hold(5, Removal.NOWHERE)),
+        ([{"ending": True}, {HOLD: NOWHERE}], Hold(5, Removal.NOWHERE)),
+    ],
+)
+@pytest.mark.parametrize("accounts", [("sync",), ("sync", "former")])
+def test_a_hold_is_the_blocks_where_each_rule_that_stands_has_it(
+    rules: list[dict[str, Any]], hold: Hold | None, accounts: tuple[str, ...]
+) -> None:
+    """The first is the RSE itself, the others are of the form of older tools."""
+    rows = [
+        {
+            "id": str(number),
+            "name": "/A/B/RAW#1",
+            "scope": "cms",
+            "did_type": "DATASET",
+            "account": accounts[number % len(accounts)],
+            "rse_expression": f"rse={RSE}" if number else RSE,
+            "expires_at": "some day" if meta.get("ending") else None,
+            "meta": json.dumps(meta),
+        }
+        for number, meta in enumerate(rules)
+    ]
+
+    class Streams:
+        def rows(self, verb: str, account: str, **_: Any) -> list[dict[str, Any]]:
+            return [row for row in rows if row["account"] == account]
+
+    found: Any = Streams()
+    (rule,) = rules_at(found, Site(RSE, "sync", accounts, Switch.ON, RSE)).values()
+    assert rule.hold == hold
