@@ -22,7 +22,7 @@ from phedex_rucio.roots import sender
 SAID = {
     Undone.KEPT: "kept: not marked again until PhEDEx has had the block back, or --clear",
     Undone.CLEARED: "cleared: may be marked again",
-    Undone.SWEPT: "too late: swept already",
+    Undone.SWEPT: "too late: swept already, or its rule is over",
     Undone.UNSURE: "not known yet: a sweep of it is under way and has not ended; ask again",
     Undone.NOT_MARKED: "nothing to take back",
     Undone.NO_RULE: "no rule of this site: never synced, or gone already",
@@ -40,7 +40,7 @@ TOO_LATE = (Undone.SWEPT, Undone.UNSURE, Undone.NO_RULE)
 def command(asked: Sequence[str], *, node: str, clear: bool, dry: bool, as_json: bool, loaded: Loaded) -> int:
     """Take marks for removal back: those that a CYCLE made, or those of single BLOCKs.
 
-    Exit code 0: all of it, 1: something was swept already, may have been, or has no rule any more (see which).
+    Exit code 0: all of it, 1: something was swept already, may have been, or has no rule that stands (see which).
     """
     _check(asked)
     rucio = wiring.Doors(loaded.settings).rucio

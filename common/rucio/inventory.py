@@ -162,27 +162,12 @@ def made_at(rule: RuleAtRse) -> float:
 
     Now where that cannot be read: then nothing was deleted after it.
     """
-    made = _time_of(rule.made)
-    return time.time() if made is None else max(made, rule.seen)
-
-
-def is_swept(row: Row, clocks: float) -> bool:
-    """True for a rule of ours that a sweep has ended: it began there, and the end has come, or will within `clocks`.
-
-    The seconds by which Rucio's clock may be behind ours. A rule that somebody gave an end holds its files until then.
-    """
-    end = _time_of(str(row.get("expires_at") or ""))
-    return end is not None and end <= time.time() + clocks and SWEEPING in parse_meta(row.get("meta"))
-
-
-def _time_of(text: str) -> float | None:
-    """Epoch seconds of a time as Rucio writes it, None for what is none."""
     for form in ("%a, %d %b %Y %H:%M:%S UTC", "%Y-%m-%d %H:%M:%S"):
         try:
-            return datetime.strptime(text.partition(".")[0], form).replace(tzinfo=UTC).timestamp()
+            return max(datetime.strptime(rule.made, form).replace(tzinfo=UTC).timestamp(), rule.seen)
         except ValueError:
             continue
-    return None
+    return time.time()
 
 
 def preferred(known: RuleAtRse | None, other: RuleAtRse) -> RuleAtRse:

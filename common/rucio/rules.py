@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -14,6 +15,8 @@ from common.rucio.dids import called, did
 from common.rucio.session import Row, Rucio, sliced
 from common.sync.marks import COMMENT
 from common.telemetry import metrics
+
+SOON = timedelta(minutes=10)  # an end that is as near counts as come: clocks differ
 
 
 class Lock(Struct, frozen=True):
@@ -106,6 +109,18 @@ def change(rucio: Rucio, rule: str, options: dict[str, Any]) -> None:
 def is_ordering(row: Row) -> bool:
     """True for a rule that has transfers queued: a file joined its block that was not available there."""
     return bool(row.get("locks_replicating_cnt")) and row.get("state") == "REPLICATING"
+
+
+def lasts_until(row: Row, at: datetime) -> datetime | None:
+    """The end of a rule that stands although it has one: somebody gave it a lifetime, or ended it with notice.
+
+    None for a rule without an end, and for one that is over.
+    """
+    end = row.get("expires_at")
+    if end is None:
+        return None
+    end = end if end.tzinfo else end.replace(tzinfo=UTC)  # Rucio's times are UTC and do not say so
+    return end if end > at + SOON else None
 
 
 def withdraw(rucio: Rucio, rule: str) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 from msgspec import Struct
 
 from common.errors import NotFound
 from common.names import is_block
-from common.rucio import dids, replicas, rules
+from common.rucio import rules
+from common.rucio.begun import is_begun
 from common.rucio.inventory import is_ours
 from common.rucio.rses import Site, is_announced
 from common.rucio.session import Row, Rucio, clock
 from common.sync.keep import Undone, is_meant, kept
-from common.sync.marks import COMMENT, KEEP, SWEEPING, cleared_text, keep_of, keep_text, parse_meta
+from common.sync.marks import COMMENT, KEEP, cleared_text, keep_of, keep_text, parse_meta
 
 PAUSE = 0.3  # seconds between two looks whether a sweep is over
 
@@ -43,8 +45,8 @@ class Done(Struct, frozen=True):
 def undo(rucio: Rucio, site: Site, order: Order) -> list[Done]:
     """Every rule that was meant is kept (or cleared), or it is said why not; nothing else of it changes.
 
-    One request for each account of the site, six for each rule that was meant. What a sweep has begun to take cannot be
-    given back and is left to it.
+    But for an end that is still to come, which is lifted: what is kept would go with it. One request for each account
+    of the site, six for each rule that was meant. What a sweep has begun to take is left to it: nothing gives it back.
     """
     found = [_one(rucio, site, row, order) for row in _meant(rucio, site, order)]
     named = {one.block for one in found}
@@ -90,7 +92,8 @@ def _kept(rucio: Rucio, site: Site, row: Row, order: Order) -> Undone:
         return Undone.NOT_MARKED
     if order.dry:
         return Undone.KEPT
-    rules.change(rucio, row["id"], {"comment": keep_text(keep)})
+    lasting: dict[str, object] = {"lifetime": None} if now.get("expires_at") is not None else {}
+    rules.change(rucio, row["id"], {"comment": keep_text(keep), **lasting})
     is_clear = _wait(rucio, site.rse, row["name"], order.wait)
     after = rules.find(rucio, row["id"])
     if after is None or _is_swept(rucio, site, after):
@@ -121,14 +124,10 @@ def _wait(rucio: Rucio, rse: str, block: str, seconds: float) -> bool:
 
 
 def _is_swept(rucio: Rucio, site: Site, row: Row) -> bool:
-    """True where the rule ends, or its sweep has begun and a file of the block has no replica at the RSE any more."""
-    if row.get("expires_at") is not None:
-        return True
-    if SWEEPING not in parse_meta(row.get("meta")):
-        return False
-    inside = dids.contents(rucio, [row["name"]])[row["name"]]
-    there = [standing for standing in replicas.standing(rucio, inside).values() if site.rse in standing.states]
-    return len(there) < max(len(inside), row.get("locks_ok_cnt") or 0)
+    """True where the rule is over, or the sweep of its block has begun."""
+    at = datetime.fromtimestamp(time.time(), UTC)
+    is_over = row.get("expires_at") is not None and rules.lasts_until(row, at) is None
+    return is_over or is_begun(rucio, site.rse, row)
 
 
 def _cleared(rucio: Rucio, row: Row, order: Order) -> Undone:

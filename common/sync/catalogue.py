@@ -53,7 +53,7 @@ class RuleAtRse(Struct, frozen=True, gc=False):
     locked: bool = False  # somebody locked it (at tape Rucio does that by itself)
     left: bool = False  # files of its block are remembered that PhEDEx lists no more
     ordering: bool = False  # Rucio has transfers queued for it
-    begun: bool = False  # a sweep of it has begun: what is missing of it is gone
+    begun: bool = False  # a sweep of it was about to begin, and may have
     seen: float = 0  # when it was last known to be here (epoch seconds), 0 where that was never written down
     made: str = ""  # when it was made, as Rucio writes it
     unlike: bool = False  # another rule of ours on the block that stands is not held, or for another reason

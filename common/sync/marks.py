@@ -21,7 +21,9 @@ GONE_WHY = "phedex_gone_why"
 GONE_BY = "phedex_gone_by"
 GONE_APPROVED = "phedex_gone_approved"  # the approval that a person gave, for marks that one covers
 GONE_HELD = "phedex_gone_held"  # why a mark that was due was not acted on: said by the cycle that finds it
-SWEEPING = "phedex_sweeping"  # since when (epoch seconds) its replicas were being deleted: what is missing then is gone
+SWEEPING = (
+    "phedex_sweeping"  # {"at": epoch seconds, "file": hash}: a sweep was about to begin, with this file among others
+)
 SEEN = "phedex_seen"  # when (epoch seconds) it was back, or was to stay: a deletion before that proves nothing
 MARK = (SWEEPING, GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY, GONE_APPROVED, GONE_HELD)
 HOLD = "phedex_hold"  # {"since": epoch seconds, "why": reason}: a person is asked before the block is marked
@@ -147,6 +149,25 @@ def unmarked(meta: Meta, at: float, *, keep: bool = False) -> dict[str, object]:
     ended = (*MARK, HOLD) if keep else (*MARK, HOLD, KEEP)
     rest = {key: value for key, value in meta.items() if key not in ended}
     return rest | ({SEEN: at} if len(rest) < len(meta) else {})
+
+
+# --- a sweep that is about to begin --------------------------------------------------------------------------------
+
+
+def with_sweeping(meta: Meta, at: int, file: str) -> dict[str, object]:
+    """The meta that says that a sweep is about to take this file, in one request with others: whole or not at all."""
+    return {**meta, SWEEPING: {"at": at, "file": hash_of(file)}}
+
+
+def first_of(meta: Meta) -> str | None:
+    """The hash of a file by which it shows whether a sweep that was about to begin did; None where none was.
+
+    "" where none is told: workers of before wrote the time alone.
+    """
+    if SWEEPING not in meta:
+        return None
+    noted = meta[SWEEPING]
+    return str(noted.get("file") or "") if isinstance(noted, Mapping) else ""
 
 
 # --- a person's word: the comment ----------------------------------------------------------------------------------

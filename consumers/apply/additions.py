@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from common.messages.meta import now
 from common.phedex.client import Phedex
 from common.rucio import announcements
-from common.rucio import replicas as store
 from common.rucio import rules as rucio_rules
 from common.rucio.rses import attributes_of, closed
 from common.rucio.session import Rucio
@@ -158,7 +157,7 @@ def _look_at_ruled(chunk: Chunk, name: str) -> None:
     files, inside = chunk.batch.files[name], chunk.seen.contents[name]
     _withdraw(chunk, name)
     lack = _lack(chunk, name)
-    if lack and chunk.found.ours[name].begun and _is_begun(chunk, name):
+    if lack and rules.is_begun(chunk.rucio, chunk.rse, chunk.found.every[name]):
         _go_forward(chunk, name)
         return
     strangers = replicas.strangers(files, inside)
@@ -171,13 +170,6 @@ def _look_at_ruled(chunk: Chunk, name: str) -> None:
         chunk.batch.notes[name] = f"{name}: {strangers}"
     if not lack and name in chunk.seen.attached:
         chunk.batch.whole.add(name)
-
-
-def _is_begun(chunk: Chunk, name: str) -> bool:
-    """True where replicas of a block went whose rule says that a sweep of it has begun."""
-    here = [file for file in chunk.batch.files[name] if file in chunk.seen.contents[name]]
-    standing = store.standing(chunk.rucio, here)
-    return any(chunk.rse not in standing[file].states for file in here)
 
 
 def _take_back(rucio: Rucio, batch: Batch, rule: RuleAtRse, name: str) -> None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
+from common.messages.meta import now
 from common.names import SCOPE
 from common.rucio import rules
-from common.rucio.inventory import is_ours, is_swept
+from common.rucio.inventory import is_ours
 from common.rucio.replicas import Standing
 from common.rucio.rses import Site, attributes_of, is_rule_for
 from common.rucio.rules import Lock
 from common.rucio.session import Row, Rucio
-from consumers.apply.task import CLOCKS
+from common.sync.marks import first_of, parse_meta
 
 Standings = Mapping[str, Mapping[str, Standing]]
 Rows = Mapping[str, list[Row]]
@@ -63,9 +64,16 @@ def _others(rucio: Rucio, site: Site, files: Standings, rows: Rows) -> Iterator[
     """
     known: dict[str, bool] = {}
     for name, row in _every(rucio, files, rows):
-        is_over = is_ours(row, site) and is_swept(row, CLOCKS.total_seconds())
-        if not is_over and _may_be_at(rucio, site.rse, row.get("rse_expression", ""), known):
+        if not (is_ours(row, site) and _is_swept(row)) and _may_be_at(
+            rucio, site.rse, row.get("rse_expression", ""), known
+        ):
             yield name, row
+
+
+def _is_swept(row: Row) -> bool:
+    """True for a rule of ours that a sweep has ended. One that somebody gave an end holds its files until then."""
+    is_over = row.get("expires_at") is not None and rules.lasts_until(row, now()) is None
+    return is_over and first_of(parse_meta(row.get("meta"))) is not None
 
 
 def _every(rucio: Rucio, files: Standings, rows: Rows) -> list[tuple[str, Row]]:

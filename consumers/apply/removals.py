@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from common.messages.meta import now
-from common.rucio import announcements, dids, replicas
+from common.rucio import announcements
 from common.rucio import rules as rucio_rules
 from common.rucio.inventory import rules_at
 from common.sync import approvals, guard, marks
@@ -82,7 +82,7 @@ def _sort_out(task: Task, work: Work, name: str) -> None:
     elif says := contradiction(task, work.known, name, here=name in batch.partial):
         batch.end(name, Fate.DOUBTFUL, says)
     elif any(rule.keep for rule in work.found.every[name]) or is_whole_and_open(task, name):
-        if is_begun(task, work, name):
+        if rules.is_begun(task.sides.rucio, task.rse, work.rules(name)):
             _go_forward(task, work, name)
         else:
             _unmark(task, work, name)
@@ -91,7 +91,7 @@ def _sort_out(task: Task, work: Work, name: str) -> None:
         _end_hold(task, work, name)
         batch.end(name, Fate.NOT_AT_NODE)
     elif not work.rules(name):
-        batch.end(name, Fate.PENDING)  # swept, or ended by somebody; Rucio's cleaner has not been
+        batch.end(name, Fate.PENDING, _end_to_come(work, name))
     elif task.is_locked(work.rules(name)):
         note = f"{name}: a person locked its rule {work.rules(name)[0].id}: it stays until that person unlocks it"
         batch.end(name, Fate.LOCKED, note)
@@ -134,12 +134,14 @@ def _end_hold(task: Task, work: Work, name: str) -> None:
             task.batch.written |= rules.unmark(task.sides.rucio, rule.id)
 
 
-def is_begun(task: Task, work: Work, name: str) -> bool:
-    """True where a sweep of the block has begun, as its rule says, and replicas of it are gone: only forward then."""
-    if not any(rule.begun for rule in work.rules(name)):
-        return False
-    inside = dids.contents(task.sides.rucio, [name])[name]
-    return any(task.rse not in one.states for one in replicas.standing(task.sides.rucio, inside).values())
+def _end_to_come(work: Work, name: str) -> str:
+    """Why a block waits whose rules all have an end; "" where they are over, and Rucio's cleaner has not been."""
+    ends = {rule.id: end for rule in work.found.every[name] if (end := work.found.ends.get(rule.id)) is not None}
+    if not ends:
+        return ""
+    rule, end = max(ends.items(), key=lambda one: (one[1], one[0]))
+    lift = f"rucio rule update {rule} --lifetime None"
+    return f"{name}: somebody had its rule {rule} end at {end:%Y-%m-%d %H:%M} UTC: left alone until then, or `{lift}`"
 
 
 def _go_forward(task: Task, work: Work, name: str) -> None:
@@ -338,7 +340,7 @@ def sweep_needs_person(
     task: Task, work: Work, name: str, here: BlockAtNode | None, *, begun: bool = False
 ) -> guard.Limit | None:
     """Why a marked block may not go without a person's approval of its mark. `begun`: replicas of it went already."""
-    why, begun = work.why(name).why, begun or is_begun(task, work, name)
+    why, begun = work.why(name).why, begun or rules.is_begun(task.sides.rucio, task.rse, work.rules(name))
     limits = (needs_person(task, rule, name, why, here, begun=begun) for rule in work.rules(name))
     return next(filter(None, limits), None)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 
 from msgspec import Struct
 
 from common.messages.meta import now
-from common.rucio import rules
+from common.rucio import begun, rules
 from common.rucio.inventory import is_ours, preferred, rule_of
 from common.rucio.rses import Site
 from common.rucio.session import Row, Rucio, sliced
@@ -24,6 +25,8 @@ from common.sync.marks import (
     LEFT,
     SWEEPING,
     Removal,
+    first_of,
+    hash_of,
     keep_of,
     left_of,
     moment,
@@ -35,6 +38,7 @@ from common.sync.marks import (
     with_hold,
     with_left,
     with_mark,
+    with_sweeping,
 )
 
 
@@ -42,7 +46,8 @@ class Found(Struct, frozen=True):
     """Our rules on some blocks by name, the names whose rule has none of our meta yet, and who else holds a block.
 
     `every`: all our rules on a block at the RSE, where older tools left more than one. `locks`: all that holds the
-    blocks, anybody's and anywhere. `ordering`: our rules that have transfers queued, by id.
+    blocks, anybody's and anywhere. `ordering`: our rules that have transfers queued, by id. `ends`: when those
+    of our rules will be over, by id, that somebody gave an end.
     """
 
     ours: dict[str, RuleAtRse]
@@ -50,6 +55,7 @@ class Found(Struct, frozen=True):
     every: dict[str, list[RuleAtRse]]
     locks: list[rules.Lock]
     ordering: frozenset[str] = frozenset()
+    ends: Mapping[str, datetime] = {}
 
 
 def find(rucio: Rucio, site: Site, names: list[str], *, thorough: bool = False) -> Found:
@@ -69,7 +75,8 @@ def find(rucio: Rucio, site: Site, names: list[str], *, thorough: bool = False) 
     for row in rows:
         every[row["name"]].append(rule_of(row, site))
     ordering = frozenset(row["id"] for row in rows if rules.is_ordering(row))
-    return Found(ours, strange, dict(every), locks, ordering)
+    ends = {row["id"]: end for row in rows if (end := rules.lasts_until(row, now())) is not None}
+    return Found(ours, strange, dict(every), locks, ordering, ends)
 
 
 def _ours(rows: Iterable[Row], site: Site) -> tuple[dict[str, RuleAtRse], set[str]]:
@@ -168,15 +175,34 @@ def note_held(rucio: Rucio, rule: str, why: str) -> bool:
     return _rewrite(rucio, rule, lambda meta: None if GONE_HELD in meta else _in_mark(meta, GONE_HELD, why[:300]))
 
 
-def is_begun(row: Row) -> bool:
-    """True for a rule that says that its replicas are being deleted."""
-    return SWEEPING in parse_meta(row.get("meta"))
+def is_begun(rucio: Rucio, rse: str, found: Iterable[RuleAtRse]) -> bool:
+    """True where a sweep of the block of these rules has begun: only forward then."""
+    rows = (rules.find(rucio, rule.id) for rule in found if rule.begun)
+    return any(begun.is_begun(rucio, rse, row) for row in rows if row is not None)
 
 
-def note_sweeping(rucio: Rucio, row: Row) -> None:
-    """The rule, as it was read, says that its replicas are being deleted: what is missing from now on is gone."""
-    meta = {**parse_meta(row.get("meta")), SWEEPING: int(now().timestamp())}
-    rules.change(rucio, row["id"], {"meta": rules.as_text(meta)})
+def note_sweeping(rucio: Rucio, rse: str, row: Row, files: Sequence[str]) -> bool:
+    """The rule, as it was read, names one of these files of its block, which one request is about to take from the RSE.
+
+    False where it names another, and that one is gone: a sweep has begun already.
+    """
+    meta = parse_meta(row.get("meta"))
+    if first_of(meta) not in {hash_of(file) for file in files}:
+        if begun.is_begun(rucio, rse, row):
+            return False
+        meta = with_sweeping(meta, int(now().timestamp()), files[0])
+        rules.change(rucio, row["id"], {"meta": rules.as_text(meta)})
+    return True
+
+
+def take_back_sweeping(rucio: Rucio, rule: str) -> bool:
+    """The rule says no more that a sweep is about to begin; False where it does not."""
+    return _rewrite(
+        rucio,
+        rule,
+        lambda meta: {key: value for key, value in meta.items() if key != SWEEPING} if SWEEPING in meta else None,
+        kept=True,
+    )
 
 
 def note_left(rucio: Rucio, rule: str, left: Mapping[str, int]) -> None:

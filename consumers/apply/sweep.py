@@ -112,6 +112,7 @@ class _Announced:
         self.files = files  # so many at most are looked at at once
         self.key = announcements.new_key()
         self.unanswered = False
+        self.noted: dict[str, set[str]] = {}  # rules, by block, that say that it is about to go, with nothing sent yet
         self.is_done = False
         self._task, self._names = task, names
 
@@ -136,16 +137,26 @@ class _Announced:
         if now().timestamp() > self._at + self._task.sides.rucio.main.announcement_lifetime / 2:
             self._announce()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, stop: BaseException | None, _trace: object) -> None:
         if self.unanswered:
             log.warning("sweep: no answer to a delete at %s: %s stays announced", self._task.rse, self.key)
             return
+        if stop is None or isinstance(stop, RucioError | Halted | Slow):  # whatever else it is: was anything sent?
+            self._take_back()
         try:
             announcements.withdraw(self._task.sides.rucio, self._task.rse, self.key)
         except RucioError as error:
             if self.is_done:
                 raise
             log.warning("sweep: %s at %s could not be taken back: %s", self.key, self._task.rse, error)
+
+    def _take_back(self) -> None:
+        """Where nothing was sent no sweep has begun: what is lost later by another hand is not to look like one."""
+        for rule in sorted(rule for rules_ in self.noted.values() for rule in rules_):
+            try:
+                rules.take_back_sweeping(self._task.sides.rucio, rule)
+            except RucioError as error:
+                log.warning("sweep: rule %s goes on saying that a sweep is about to begin: %s", rule, error)
 
 
 def _look_anew(
@@ -278,14 +289,12 @@ def _delete(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Ann
     by = look.began + rucio.main.sweep_within
     if clock() > by:
         raise TooLate(sent=False)
-    for name, one in sweeps.items():
-        for row in look.rows[name] if one.delete else ():
-            if is_ours(row, task.batch.site) and row.get("expires_at") is None and not rules.is_begun(row):
-                rules.note_sweeping(rucio, row)
+    _note(task, look, sweeps, announced)
     _withdraw(task, look, sweeps)
     for name, one in sweeps.items():
         if one.detach:
             check_permission(task)
+            announced.noted.pop(name, None)
             dids.detach(rucio, name, one.detach, by=by)
             batch.written = True
     names = sorted({file for one in sweeps.values() for file in one.delete})
@@ -297,6 +306,8 @@ def _delete(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Ann
             announced.unanswered |= is_unanswered(error)
             raise
         batch.written = True
+        for name in sweeps:
+            announced.noted.pop(name, None)
         log.info(
             "sweep: %d blocks, %d files at %s: look to sending %.3f s, to answer %.3f s",
             *(len(sweeps), len(names), task.rse, sent - look.began, answered - look.began),
@@ -307,6 +318,19 @@ def _delete(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Ann
         if one.foreign:
             batch.foreign[name] = set(one.foreign)
             batch.notes[name] = f"{name}: {len(one.foreign)} replicas stay: others hold them, such as {one.foreign[0]}"
+
+
+def _note(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Announced) -> None:
+    """Our rules name a file that goes with the first request: where it is gone, the sweep has begun.
+
+    Detaching comes first. Files that left the block before tell nothing of it.
+    """
+    for name, one in sweeps.items():
+        first = one.detach or [file for file in one.delete if file in look.inside[name]]
+        for row in look.rows[name] if first and name not in task.batch.removed else ():
+            is_standing = is_ours(row, task.batch.site) and row.get("expires_at") is None
+            if is_standing and rules.note_sweeping(task.sides.rucio, task.rse, row, first):
+                announced.noted.setdefault(name, set()).add(row["id"])
 
 
 def _withdraw(task: Task, look: Look, sweeps: Mapping[str, Sweep]) -> None:

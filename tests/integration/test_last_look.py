@@ -32,6 +32,9 @@ from tests.two_sides import DATASET, NODE, OTHER, TwoSides, block, files_of, two
 
 AT_ONCE = Site(removal_grace=0, max_removal_share=1)
 FREE = Site(removal_grace=0, max_removal_share=1, hold_nowhere=False)
+
+
+WAITS = Site(removal_grace=3600, max_removal_share=1)
 ANCHOR = "/Anchor/Processed-v1/RAW#0"
 Action = Callable[[], None]
 
@@ -63,16 +66,18 @@ def at_both(sides: TwoSides, *numbers: int) -> list[str]:
 
 
 class Meddled:
-    """Rucio, where `when` happens before the n-th call of a verb. Once."""
+    """Rucio, where `when` happens before the n-th call of a verb (after the first of another one). Once."""
 
-    def __init__(self, rucio: Rucio, verb: str, action: Action, number: int = 1) -> None:
-        self._rucio, self._verb, self._action, self._left = rucio, verb, action, number
+    def __init__(self, rucio: Rucio, verb: str, action: Action, number: int = 1, after: str = "") -> None:
+        self._rucio, self._verb, self._action, self._left, self._after = rucio, verb, action, number, after
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rucio, name)
 
     def _meddle(self, verb: str) -> None:
-        if verb == self._verb:
+        if verb == self._after:
+            self._after = ""
+        elif verb == self._verb and not self._after:
             self._left -= 1
             if self._left == 0:
                 self._action()
@@ -96,6 +101,7 @@ def sweeping(
     meddle: tuple[str, Action] | None = None,
     node: str = NODE,
     site: Site = AT_ONCE,
+    after: str = "",
     **main: Any,
 ) -> Result:
     made: World = sides.world(site=site)
@@ -104,7 +110,7 @@ def sweeping(
         made = replace(made, settings=Settings(main=changed, default=site))
         made.rucio.main = changed
     if meddle:
-        rucio: Any = Meddled(made.rucio, *meddle)
+        rucio: Any = Meddled(made.rucio, *meddle, after=after)
         made = replace(made, rucio=rucio)
     fields: dict[str, Any] = {"removable_until": datetime.now(UTC) + timedelta(minutes=30), "controls": [ANCHOR]}
     return sides.sync(*names, node=node, world=made, meta=Meta(cycle="c-1", by="me"), **fields)
@@ -313,6 +319,106 @@ def test_a_replica_that_went_by_another_hand_is_no_sweep(sides: TwoSides) -> Non
     rules = [rule for name in names for rule in sides.rules(name) if rule["rse_expression"] == NODE]
     assert [rule["expires_at"] for rule in rules] == [None, None]
     assert "phedex_gone_since" not in "".join(str(rule["meta"]) for rule in rules)
+
+
+class Slow(Meddled):
+    """Rucio, where no request that is to be sent in time is."""
+
+    def call_by(self, limit: float, verb: str, *args: Any, **options: Any) -> Any:
+        raise TooLate(sent=False)
+
+
+def stepping_back(sides: TwoSides, name: str) -> Result:
+    """A sweep that has said what it is about to do, and finds each time that it is too late for that."""
+    world = sides.world(site=AT_ONCE)
+    rucio: Any = Slow(world.rucio, "", lambda: None)
+    until = datetime.now(UTC) + timedelta(minutes=30)
+    return sides.sync(name, world=replace(world, rucio=rucio), removable_until=until, controls=[ANCHOR])
+
+
+class Killed(BaseException):
+    """In place of the end of a process."""
+
+
+def killed() -> None:
+    raise Killed
+
+
+def marked(sides: TwoSides, number: int) -> str:
+    """A block at two sites that has left the first, and is marked there."""
+    (name,) = at_both(sides, number)
+    sides.snapshot.remove_replica(name, NODE)
+    until = datetime.now(UTC) + timedelta(minutes=30)
+    assert sides.sync(name, world=sides.world(site=WAITS), removable_until=until).counts["marked"] == 1
+    return name
+
+
+def rule_here(sides: TwoSides, name: str) -> dict[str, Any]:
+    return next(rule for rule in sides.rules(name) if rule["rse_expression"] == NODE)
+
+
+def join(sides: TwoSides, name: str) -> None:
+    """A file joins the block that has no replica at the first site."""
+    file = "/store/data/joined.root"
+    sides.root.add_replicas(OTHER, [{"scope": "cms", "name": file, "bytes": 5, "adler32": "00000005"}])
+    sides.root.attach_dids("cms", name, dids(file))
+
+
+@pytest.mark.parametrize("how", ["slow", "killed"])
+@pytest.mark.parametrize("lost", ["before", "after", "joined"])
+def test_a_sweep_that_sent_nothing_has_not_begun(sides: TwoSides, how: str, lost: str) -> None:
+    """Whatever is missing here for another reason: the block is kept, and its rule stays where PhEDEx has it back."""
+    names = [marked(sides, 1), marked(sides, 2)]
+    for name in names:
+        one, other = files_of(name)[0][0], files_of(name)[1][0]
+        if lost == "before":
+            sides.root.delete_replicas(NODE, dids(one))
+        if how == "slow":
+            assert stepping_back(sides, name).counts["pending"] == 1
+            assert "phedex_sweeping" not in str(rule_here(sides, name)["meta"])
+        else:
+            with pytest.raises(Killed):
+                sweeping(sides, name, meddle=("delete_replicas", killed))
+            assert "phedex_sweeping" in str(rule_here(sides, name)["meta"])
+        if lost == "after":
+            sides.root.delete_replicas(NODE, dids(other))
+        if lost == "joined" and name == names[0]:
+            join(sides, name)
+    there = set(sides.replicas())
+    assert undone(sides, names[0]) == "kept"
+    sides.snapshot.add_replica(names[1], NODE)
+    sweeping(sides, *names)
+    assert [rule_here(sides, name)["expires_at"] for name in names] == [None, None]
+    assert set(sides.replicas()) >= there
+
+
+def test_a_sweep_that_was_killed_is_done_by_the_next(sides: TwoSides) -> None:
+    """Also where the file that it named first is somebody else's by then, and that one dies after its delete."""
+    name = marked(sides, 1)
+    with pytest.raises(Killed):
+        sweeping(sides, name, meddle=("delete_replicas", killed))
+    first = min(lfns(name))
+    sides.root.add_replication_rule(dids(first), 1, NODE, account="jdoe")
+    with pytest.raises(Killed):
+        sweeping(sides, name, meddle=("update_replication_rule", killed), after="delete_replicas")
+    assert set(sides.replicas()) == {first}
+    assert undone(sides, name) == "swept"
+    assert sweeping(sides, name).names == {"swept": [name]}
+
+
+def test_after_a_detach_there_is_only_forward(sides: TwoSides) -> None:
+    """A block that is nowhere: its files left it before their replicas go, so a keep would keep nothing."""
+    name = sides.put(block(1))
+    sides.sync(name)
+    sides.snapshot.remove_replica(name, NODE)
+    site = Site(removal_grace=0, max_removal_share=1, hold_nowhere=False)
+    until = datetime.now(UTC) + timedelta(minutes=30)
+    world = sides.world(site=site)
+    rucio: Any = Meddled(world.rucio, "delete_replicas", killed)
+    with pytest.raises(Killed):
+        sides.sync(name, world=replace(world, rucio=rucio), removable_until=until, controls=[ANCHOR])
+    assert (sides.inside(name), set(sides.replicas())) == (set(), lfns(name))
+    assert undone(sides, name) == "swept"
 
 
 def test_a_detach_that_comes_too_late_is_not_sent(sides: TwoSides) -> None:

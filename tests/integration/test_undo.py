@@ -170,6 +170,30 @@ def test_what_was_swept_is_told_and_not_touched(sides: TwoSides) -> None:
     assert undo(names[0], code=1) == {names[0]: "no_rule"}
 
 
+def test_a_lifetime_that_somebody_gave_a_rule_is_no_sweep(sides: TwoSides) -> None:
+    """The batch says why it waits, and what is kept has no end."""
+    names = leaving(sides, 1, 2)
+    mark(sides, *names)
+    rules = [rule_at(sides, name)["id"] for name in names]
+    for rule, seconds in zip(rules, (30 * 86400, 5), strict=True):
+        sides.root.update_replication_rule(rule, {"lifetime": seconds})
+    until = datetime.now(UTC) + timedelta(hours=1)
+    result = sides.sync(
+        *names, world=sides.world(site=Site(removal_grace=0, max_removal_share=1)), removable_until=until
+    )
+    assert result.counts["pending"] == 2
+    (note,) = [note for note in result.notes if "end at" in note]
+    assert note.startswith(f"{names[0]}: somebody had its rule {rules[0]} end at ")
+    assert f"`rucio rule update {rules[0]} --lifetime None`" in note
+    assert undo(*names, "--dry-run", code=1) == {names[0]: "kept", names[1]: "swept"}
+    assert rule_at(sides, names[0])["expires_at"] is not None
+    assert undo(*names, code=1) == {names[0]: "kept", names[1]: "swept"}
+    kept, over = (rule_at(sides, name) for name in names)
+    assert (kept["expires_at"], keep_of({}, kept["comments"]) is not None) == (None, True)
+    assert (over["expires_at"] is None, keep_of({}, over["comments"])) == (False, None)
+    assert mark(sides, names[0], grace=0)["not_at_node"] == 1
+
+
 def test_people_are_told_in_words(sides: TwoSides) -> None:
     (name,) = leaving(sides, 1)
     mark(sides, name)

@@ -242,6 +242,29 @@ def test_a_sweep_that_dies_at_any_call_is_ended_by_the_next(scene: Scene, due: b
     assert at > 20
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_undo_is_true_after_a_sweep_that_died_of_a_block_that_had_lost_a_replica(
+    scene: Scene, due: bytes, number: int
+) -> None:
+    """At any call: it says swept just where the sweep took the other one."""
+    lost, other = FILES[number], FILES[1 - number]
+    said = []
+    for at in range(200):
+        scene.load(due)
+        del scene.rucio.replicas[A, lost]
+        played = scene.play({"sweep": scene.batch(A)}, [], {"sweep": orders.Fault(at)})
+        if "sweep" in played.results:
+            break
+        scene.wait(4_000)
+        said.append(undoing(scene)(scene.world()))
+        is_there = (A, other) in scene.rucio.replicas
+        assert said[-1] in ((Undone.KEPT,) if is_there else (Undone.SWEPT, Undone.NO_RULE)), (at, played.trace[-3:])
+        if is_there:
+            scene.rest()
+            assert (A, other) in scene.rucio.replicas, at
+    assert {Undone.KEPT, Undone.SWEPT} <= set(said)
+
+
 @pytest.mark.parametrize("what", ["unsent", "unheard", "under way"])
 @pytest.mark.parametrize("parts", [0, 1])
 def test_a_delete_without_an_answer_harms_nobody(scene: Scene, due: bytes, what: str, parts: int) -> None:

@@ -25,11 +25,13 @@ from common.sync.marks import (
     LEFT,
     LEFT_FILES,
     SEEN,
+    SWEEPING,
     Hold,
     Keep,
     Removal,
     cleared_at,
     cleared_text,
+    first_of,
     hash_of,
     hold_of,
     keep_of,
@@ -45,6 +47,7 @@ from common.sync.marks import (
     with_hold,
     with_left,
     with_mark,
+    with_sweeping,
 )
 
 OURS = {GROUP: "DataOps", CUSTODIAL: True}
@@ -310,3 +313,26 @@ def test_so_many_files_fit_into_a_rule() -> None:
 )
 def test_a_meta_is_read_however_often_it_was_encoded(text: object, meta: dict[str, object]) -> None:
     assert parse_meta(text) == meta
+
+
+@pytest.mark.parametrize(
+    ("meta", "first"),
+    [
+        ({}, None),
+        ({GONE_SINCE: 100}, None),
+        ({SWEEPING: 70}, ""),  # of before: the time alone
+        ({SWEEPING: None}, ""),
+        ({SWEEPING: {"at": 70}}, ""),
+        ({SWEEPING: {"at": 70, "file": None}}, ""),
+        ({SWEEPING: {"at": 70, "file": "0123abcd"}}, "0123abcd"),
+    ],
+)
+def test_which_file_tells_that_a_sweep_has_begun(meta: dict[str, Any], first: str | None) -> None:
+    assert first_of(meta) == first
+
+
+def test_a_sweep_that_is_about_to_begin_names_a_file() -> None:
+    meta = with_sweeping({GONE_SINCE: 100, SWEEPING: 5}, 70, "/store/a.root")
+    assert meta == {GONE_SINCE: 100, SWEEPING: {"at": 70, "file": hash_of("/store/a.root")}}
+    assert first_of(meta) == hash_of("/store/a.root")
+    assert unmarked(meta, 80) == {SEEN: 80}
