@@ -36,6 +36,8 @@ from consumers.apply.beyond import Known
 from consumers.apply.rules import Found
 from consumers.apply.task import CLOCKS, Task, budget_of, check_permission, check_switch
 
+BY_KIND = (guard.Limit.TAPE, guard.Limit.CUSTODIAL)  # for what the block is, whatever the reason why it should leave
+
 # --- what is decided of each block -------------------------------------------------------------------------------
 
 
@@ -340,14 +342,17 @@ def sweep_needs_person(
     task: Task, work: Work, name: str, here: BlockAtNode | None, *, begun: bool = False
 ) -> guard.Limit | None:
     """Why a marked block may not go without a person's approval of its mark. `begun`: replicas of it went already."""
-    why, begun = work.why(name).why, begun or rules.is_begun(task.sides.rucio, task.rse, work.rules(name))
-    limits = (needs_person(task, rule, name, why, here, begun=begun) for rule in work.rules(name))
-    return next(filter(None, limits), None)
+    limits = [needs_person(task, rule, name, work.why(name).why, here, begun=begun) for rule in work.rules(name)]
+    limit = next(filter(None, limits), None)
+    # Asked only where it matters: seconds count here.
+    if limit in BY_KIND and rules.is_begun(task.sides.rucio, task.rse, work.rules(name)):
+        return sweep_needs_person(task, work, name, here, begun=True)
+    return limit
 
 
 def not_swept(name: str, why: Removal, limit: guard.Limit) -> str:
     """What a person is told of a mark that waits for an approval."""
-    said = f"{why}, {limit}" if limit in (guard.Limit.TAPE, guard.Limit.CUSTODIAL) else why
+    said = f"{why}, {limit}" if limit in BY_KIND else why
     return f"{name}: {said}: not swept before a person approves it"
 
 
