@@ -139,7 +139,8 @@ class Story:
         known = set(blocks_of(self.snapshot))
         for rule in self.rucio.rules.values():
             if rule.name in known and not self.snapshot.nodes_of(rule.name):
-                self.snapshot.add_deletion(rule.name, rule.rse, completed=self.snapshot.now)
+                at = self.snapshot.now  # once: what is done before it was asked for is not done
+                self.snapshot.add_deletion(rule.name, rule.rse, requested=at, completed=at)
 
 
 class _Watched:
