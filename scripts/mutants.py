@@ -44,6 +44,7 @@ TESTS = {
     "common/names.py": "unit/test_names.py unit/test_codec.py",
     "policy/cms_rucio_policy/tfc.py": "unit/test_tfc.py unit/policy",
     "common/sync/guard.py": "unit/test_guard.py property/test_guard.py property/test_removals.py",
+    "common/sync/limits.py": "unit/test_guard.py property/test_guard.py",
     "common/sync/diff.py": "unit/test_diff.py property/test_plan.py property/test_removals.py",
     "common/sync/plan.py": "unit/test_plan.py property/test_plan.py property/test_removals.py",
     "common/sync/evidence.py": "unit/test_evidence.py unit/test_guard.py property/test_guard.py",

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse
 from common.sync.diff import Difference, Surplus, in_doubt
-from common.sync.guard import Budget, Case, Leaving, Tally
+from common.sync.guard import Case, Leaving, Tally
+from common.sync.limits import Budget
 from common.sync.marks import Removal
 from common.sync.selection import Predicate, like
 from common.sync.words import count, percent

@@ -22,7 +22,8 @@ from common.sync.explain_clauses import (
     time_at,
 )
 from common.sync.explain_present import main_rule
-from common.sync.guard import Limit, Ruling
+from common.sync.guard import Ruling
+from common.sync.limits import Limit
 from common.sync.marks import (
     Removal,
     hold_of,

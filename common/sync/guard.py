@@ -13,51 +13,19 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 
 import msgspec
 from msgspec import Struct
 
 from common.names import dataset_of
 from common.sync import approvals
+from common.sync.limits import WHY_LOCKED, WHY_SINGLE, Budget, Limit, Stop, single_limit
 from common.sync.marks import DESTROYING, Hold, Removal
 from common.sync.words import count, percent, size
 
 OWN_FROM = 10  # a dataset's own share counts from so many rules up: one of nine blocks is no mass
 CHECKSUM_LENGTH = 16
 _NO_TIME = datetime.fromtimestamp(0, UTC)
-
-
-class Limit(StrEnum):
-    """What kept blocks from being marked, the weightiest first."""
-
-    DOUBT = "doubt"
-    APPROVAL = "approval"
-    EMPTY = "empty"
-    SHARE = "share"
-    DATASET_SHARE = "dataset_share"
-    BLOCKS = "blocks"
-    BYTES = "bytes"
-    SHRUNK = "shrunk"
-    MARKED = "marked"
-    LOCKED = "locked"
-    TAPE = "tape"
-    CUSTODIAL = "custodial"
-    NOWHERE = "nowhere"
-    UNPROVEN = "unproven"
-    UNKNOWN = "unknown"
-
-
-class Budget(Struct, frozen=True, kw_only=True):
-    """A site's limits. `share` of 1; the holds stop single blocks, `allow_clean` lets an approval empty the site."""
-
-    share: float = 0.1
-    blocks: int = 1_000
-    bytes: int = 1_000_000_000_000_000
-    hold_custodial: bool = True
-    hold_nowhere: bool = True
-    hold_unknown: bool = True
-    allow_clean: bool = False
 
 
 class Leaving(Struct, frozen=True, gc=False):
@@ -107,14 +75,6 @@ class Case:
     doubt: str = ""  # why the reasons and bytes could not be found out, if so
     approve: str = ""  # the code of an approval
     lifetime: float = 86_400  # seconds that an approval lasts
-
-
-class Stop(Struct, frozen=True):
-    """One limit that was met: in words, and its value (a share of 1, blocks or bytes; 0 where it has none)."""
-
-    limit: Limit
-    says: str
-    most: float = 0
 
 
 class Ruling(Struct, frozen=True, kw_only=True):
@@ -361,35 +321,12 @@ def _marked_single(case: Case) -> Iterator[tuple[str, Limit]]:
             yield name, limit
 
 
-def single_limit(why: Removal, budget: Budget, *, tape: bool, custodial: bool) -> Limit | None:
-    """Why a person must approve one block's removal, whatever the numbers say; None where nobody need."""
-    if budget.hold_custodial and tape:
-        return Limit.TAPE
-    if budget.hold_custodial and custodial:
-        return Limit.CUSTODIAL
-    if why is Removal.UNPROVEN:
-        return Limit.UNPROVEN
-    if why is Removal.NOWHERE and budget.hold_nowhere:
-        return Limit.NOWHERE
-    return Limit.UNKNOWN if why is Removal.UNKNOWN and budget.hold_unknown else None
-
-
-_WHY_SINGLE = {
-    Limit.TAPE: "on tape: only a person removes such",
-    Limit.CUSTODIAL: "custodial: only a person removes such",
-    Limit.NOWHERE: "deleted everywhere in PhEDEx, so this is the last copy: only a person removes such",
-    Limit.UNPROVEN: "listed nowhere in PhEDEx, and nothing tells of a deletion: only a person removes such",
-    Limit.UNKNOWN: "not known to PhEDEx any more: only a person removes such",
-}
-_LOCKED = "whose rule a person locked: it stays until that person unlocks it"
-
-
 def _of_single(held: Mapping[str, Limit], locked: Collection[str], case: Case) -> list[Stop]:
-    numbers = {limit: sum(one is limit for one in held.values()) for limit in _WHY_SINGLE}
+    numbers = {limit: sum(one is limit for one in held.values()) for limit in WHY_SINGLE}
     number = len({*locked, *case.locked})
-    found = [Stop(Limit.LOCKED, f"{count(number, 'block')} {_LOCKED}")] if number else []
+    found = [Stop(Limit.LOCKED, f"{count(number, 'block')} {WHY_LOCKED}")] if number else []
     return found + [
-        Stop(limit, f"{count(number, 'block')} {_WHY_SINGLE[limit]}") for limit, number in numbers.items() if number
+        Stop(limit, f"{count(number, 'block')} {WHY_SINGLE[limit]}") for limit, number in numbers.items() if number
     ]
 
 

@@ -11,7 +11,8 @@ import msgspec
 from common.sync.answer import REASONS, STUCK, announced, at, unlock
 from common.sync.catalogue import RuleAtRse
 from common.sync.diff import Update
-from common.sync.guard import Limit, Ruling
+from common.sync.guard import Ruling
+from common.sync.limits import Limit
 from common.sync.marks import Hold, Removal, permits, reason_of
 from common.sync.one_block import Sweeping
 from common.sync.plan import Plan

@@ -24,7 +24,7 @@ from prometheus_client import (
 from common.errors import System
 from common.messages.commands import KINDS
 from common.outcome import Outcome
-from common.sync.guard import Limit
+from common.sync.limits import Limit
 from common.telemetry import logs, spent
 
 PREFIX = "phedex_rucio"

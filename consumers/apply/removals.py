@@ -13,9 +13,10 @@ from common.messages.meta import now
 from common.rucio import announcements
 from common.rucio import rules as rucio_rules
 from common.rucio.inventory import rules_at
-from common.sync import approvals, guard, marks
+from common.sync import approvals, marks
 from common.sync.catalogue import BlockAtNode, RuleAtRse
-from common.sync.guard import over_by_number, single_limit
+from common.sync.guard import over_by_number
+from common.sync.limits import Limit, single_limit
 from common.sync.marks import (
     DESTROYING,
     GONE_APPROVED,
@@ -36,7 +37,7 @@ from consumers.apply.beyond import Known
 from consumers.apply.rules import Found
 from consumers.apply.task import CLOCKS, Task, budget_of, check_permission, check_switch
 
-BY_KIND = (guard.Limit.TAPE, guard.Limit.CUSTODIAL)  # for what the block is, whatever the reason why it should leave
+BY_KIND = (Limit.TAPE, Limit.CUSTODIAL)  # for what the block is, whatever the reason why it should leave
 
 # --- what is decided of each block -------------------------------------------------------------------------------
 
@@ -184,7 +185,7 @@ def is_due(task: Task, found: Iterable[RuleAtRse], why: Removal) -> bool:
 
 def needs_person(
     task: Task, rule: RuleAtRse, name: str, why: Removal, here: BlockAtNode | None, *, begun: bool = False
-) -> guard.Limit | None:
+) -> Limit | None:
     """Why this batch may not act on the rule without a person's approval, which is on record for one that it covers.
 
     As it is now: a mark says nothing of a block that is custodial, or on tape, since it was made. `here`: what PhEDEx
@@ -340,7 +341,7 @@ def approve(task: Task, work: Work, names: list[str]) -> None:
 
 def sweep_needs_person(
     task: Task, work: Work, name: str, here: BlockAtNode | None, *, begun: bool = False
-) -> guard.Limit | None:
+) -> Limit | None:
     """Why a marked block may not go without a person's approval of its mark. `begun`: replicas of it went already."""
     limits = [needs_person(task, rule, name, work.why(name).why, here, begun=begun) for rule in work.rules(name)]
     limit = next(filter(None, limits), None)
@@ -350,7 +351,7 @@ def sweep_needs_person(
     return limit
 
 
-def not_swept(name: str, why: Removal, limit: guard.Limit) -> str:
+def not_swept(name: str, why: Removal, limit: Limit) -> str:
     """What a person is told of a mark that waits for an approval."""
     said = f"{why}, {limit}" if limit in BY_KIND else why
     return f"{name}: {said}: not swept before a person approves it"

@@ -11,7 +11,7 @@ from common.messages.meta import now
 from common.rucio.rses import Closed, Switch, closed, read_switch
 from common.settings.model import Site
 from common.sync.catalogue import RuleAtRse
-from common.sync.guard import Budget
+from common.sync.limits import Budget
 from common.sync.plan import PERMISSION
 from consumers.apply.batch import Batch
 from consumers.apply.beyond import Own

@@ -20,7 +20,8 @@ from common.settings.model import Site as Policy
 from common.sync.catalogue import Reading, RuleAtRse
 from common.sync.diff import Difference, set_reasons, unsettled
 from common.sync.evidence import EVERYTHING, case_of, without_size
-from common.sync.guard import Case, Limit, Ruling, options, rule
+from common.sync.guard import Case, Ruling, options, rule
+from common.sync.limits import Limit
 from common.sync.plan import Plan
 from common.sync.selection import selection
 from consumers.apply import beyond

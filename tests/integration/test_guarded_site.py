@@ -22,7 +22,7 @@ from common.outcome import Outcome
 from common.rucio import announcements
 from common.settings.model import Settings, Site
 from common.sync import approvals
-from common.sync.guard import Limit
+from common.sync.limits import Limit
 from common.sync.marks import GONE_CYCLE, GONE_WHY, SWEEPING, parse_meta
 from common.sync.plan import Plan
 from consumers import sync_blocks, sync_dataset, sync_site

@@ -14,7 +14,8 @@ from common.sync import approvals
 from common.sync.catalogue import BlockAtNode, Doubt, Reading, RuleAtRse
 from common.sync.diff import diff, set_reasons, unsettled
 from common.sync.evidence import case_of, without_size
-from common.sync.guard import Budget, Case, Limit, Ruling, rule
+from common.sync.guard import Case, Ruling, rule
+from common.sync.limits import Budget, Limit
 from common.sync.marks import Removal, permits
 from common.sync.reasons import Reason
 from common.sync.selection import like, selection

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from common.names import dataset_of
 from common.sync.catalogue import Reading
 from common.sync.diff import diff
-from common.sync.guard import Budget, Limit, Ruling, rule
+from common.sync.guard import Ruling, rule
+from common.sync.limits import Budget, Limit
 from common.sync.plan import PERMISSION, Limits, Plan, Removals, make_plan
 from common.sync.selection import like, selection
 from tests.property.test_guard import NAMES, NODE, WHOLE, Rules, a_case, a_rule, code, few

@@ -11,7 +11,8 @@ from msgspec.structs import replace as replaced
 from common.sync.catalogue import BlockAtNode, Doubt, Reading, RuleAtRse
 from common.sync.diff import Difference, Surplus
 from common.sync.evidence import FEW_FILES, case_of, loose, over_files, tally, without_size
-from common.sync.guard import Budget, Case, Leaving, Tally
+from common.sync.guard import Case, Leaving, Tally
+from common.sync.limits import Budget
 from common.sync.marks import Hold, Removal
 
 NAMES = [f"/A/B-v1/RAW#{n}" for n in range(10)]

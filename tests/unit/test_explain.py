@@ -14,7 +14,8 @@ from common.sync.answer import Answer, Word
 from common.sync.catalogue import File, RuleAtRse
 from common.sync.explain import explain
 from common.sync.explain_absent import at_stake
-from common.sync.guard import Limit, Ruling, Stop
+from common.sync.guard import Ruling
+from common.sync.limits import Limit, Stop
 from common.sync.marks import (
     GONE_CYCLE,
     GONE_WHY,

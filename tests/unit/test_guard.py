@@ -10,18 +10,8 @@ from typing import Any
 import pytest
 
 from common.sync import approvals
-from common.sync.guard import (
-    Budget,
-    Case,
-    Leaving,
-    Limit,
-    Ruling,
-    Tally,
-    checksum_of,
-    over_by_number,
-    rule,
-    single_limit,
-)
+from common.sync.guard import Case, Leaving, Ruling, Tally, checksum_of, over_by_number, rule
+from common.sync.limits import Budget, Limit, single_limit
 from common.sync.marks import Hold, Removal
 
 NODE = "T2_IT_Pisa"

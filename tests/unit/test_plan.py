@@ -9,7 +9,8 @@ import pytest
 
 from common.sync.catalogue import BlockAtNode, Doubt, Reading, RuleAtRse
 from common.sync.diff import Difference, Surplus, Update
-from common.sync.guard import Limit, Ruling
+from common.sync.guard import Ruling
+from common.sync.limits import Limit
 from common.sync.marks import Removal
 from common.sync.plan import PERMISSION, Limits, Marks, Plan, Removals, Sizes, batches, make_plan, marks_of, sizes
 

@@ -13,7 +13,8 @@ from common.messages.events import Away, Closed, Retrying
 from common.messages.meta import Failure, child_id, now
 from common.outcome import Outcome
 from common.sync.catalogue import RuleAtRse
-from common.sync.guard import Limit, Ruling, Stop
+from common.sync.guard import Ruling
+from common.sync.limits import Limit, Stop
 from common.sync.marks import Removal
 from common.sync.one_block import Sweeping
 from common.sync.plan import Plan, Sizes

@@ -15,7 +15,7 @@ from common.messages.commands import KINDS, SyncSite
 from common.messages.events import GuardReport
 from common.messages.meta import Meta
 from common.outcome import Outcome
-from common.sync.guard import Limit
+from common.sync.limits import Limit
 from common.telemetry import metrics
 from consumers.apply.batch import Fate
 from consumers.engine.result import Result
