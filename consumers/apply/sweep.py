@@ -30,6 +30,7 @@ from consumers.apply import contents, foreign_locks, rules
 from consumers.apply.batch import Fate
 from consumers.apply.last_copy import Last, Sweep, decide
 from consumers.apply.last_look import Look, apart, take_look
+from consumers.apply.look_back import look_back
 from consumers.apply.removals import Work
 from consumers.apply.task import Halted, Task, check_permission
 
@@ -186,7 +187,7 @@ def _act(task: Task, work: Work, look: Look, announced: _Announced) -> None:
     mend(task, [name for name, one in sweeps.items() if one.lost or look.known.reasons[name].why in DESTROYING])
     for name in sweeps:
         _end(task, look, name)
-    _look_back(task, look, sweeps)
+    look_back(task, look, sweeps)
 
 
 def _to_sweep(task: Task, look: Look) -> dict[str, Sweep]:
@@ -370,24 +371,6 @@ def _end(task: Task, look: Look, name: str) -> None:
                 continue
             task.batch.written = True
     task.batch.end(name, Fate.SWEPT)
-
-
-def _look_back(task: Task, look: Look, sweeps: Mapping[str, Sweep]) -> None:
-    """After its delete a sweep looks once more, and says loudly whose rule came between the look and the delete."""
-    rucio, site = task.sides.rucio, task.batch.site
-    taken = {name: {file: look.standing[name][file] for file in one.delete} for name, one in sweeps.items()}
-    rows = {name: list(rucio_rules.of_dataset(rucio, name)) for name, files in taken.items() if files}
-    for name, row, files in foreign_locks.holders(rucio, site, taken, rows):
-        if foreign_locks.locked(rucio, task.rse, row, files):
-            hit(task, name, row["id"], row["account"])
-
-
-def hit(task: Task, name: str, rule: str, account: str) -> None:
-    """Said loudly, in the log and in the outcome: somebody's rule came too late to be seen."""
-    says = f"{name}: rule {rule} of {account} was made while its replicas went: they are gone"
-    log.error("sweep: %s", says)
-    task.batch.notes[name] = says
-    task.batch.hit.add(name)
 
 
 def mend(task: Task, names: list[str]) -> None:

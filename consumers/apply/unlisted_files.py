@@ -30,7 +30,7 @@ from consumers.apply import rules
 from consumers.apply.batch import Fate
 from consumers.apply.beyond import CONTROLS
 from consumers.apply.contents import Files
-from consumers.apply.sweep import hit
+from consumers.apply.look_back import hit
 from consumers.apply.task import Halted, Task, check_open, is_permitted
 
 

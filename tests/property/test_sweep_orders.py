@@ -140,8 +140,7 @@ def test_a_block_that_comes_back_meanwhile_is_there_at_the_end(scene: Scene, due
     def run(order: list[Piece]) -> orders.Played:
         scene.load(due)
         played = scene.play({"sweep": scene.batch(A), "adds": coming_back(scene, node)}, order)
-        scene.rest()
-        assert scene.differences() == [], order
+        assert scene.unsettled() == [], order
         return played
 
     orders_of("sweep", "adds", run)
@@ -197,8 +196,7 @@ def test_two_sites_that_rely_on_each_other_do_not_both_let_go(scene: Scene, due:
         played = scene.play({"sweep": scene.batch(A), "moves": moving(scene)}, order)
         swept.append((bool(scene.ours(A)), bool(scene.ours(B))))
         assert scene.whole(A) or scene.whole(B), order
-        scene.rest()
-        assert scene.differences() == [], order
+        assert scene.unsettled() == [], order
         return played
 
     orders_of("sweep", "moves", run)
@@ -220,8 +218,7 @@ def test_two_sweeps_of_a_block_at_two_sites(scene: Scene, where: str) -> None:
     def run(order: list[Piece]) -> orders.Played:
         scene.load(both)
         played = scene.play({"one": scene.batch(A), "other": scene.batch(B)}, order)
-        scene.rest()
-        assert scene.differences() == [], order
+        assert scene.unsettled() == [], order
         return played
 
     orders_of("one", "other", run)
@@ -381,8 +378,7 @@ def test_files_leave_their_block_while_one_of_its_sites_is_swept(scene: Scene, l
     def run(order: list[Piece]) -> orders.Played:
         scene.load(both)
         played = scene.play({"sweep": scene.batch(A), "leaves": scene.batch(B)}, order)
-        scene.rest()
-        assert scene.differences() == [], order
+        assert scene.unsettled() == [], order
         return played
 
     orders_of("sweep", "leaves", run)
@@ -392,8 +388,7 @@ def test_files_leave_their_block_at_two_sites_at_once(scene: Scene, left: bytes)
     def run(order: list[Piece]) -> orders.Played:
         scene.load(left)
         played = scene.play({"one": scene.batch(A), "other": scene.batch(B)}, order)
-        scene.rest()
-        assert scene.differences() == [], order
+        assert scene.unsettled() == [], order
         return played
 
     orders_of("one", "other", run)
