@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from common.messages.meta import now
 from common.rucio import announcements
@@ -37,6 +38,7 @@ from consumers.apply.beyond import Known
 from consumers.apply.rules import Found
 from consumers.apply.task import CLOCKS, Task, budget_of, check_permission, check_switch
 
+ON_RECORD_WITHIN = timedelta(minutes=5)  # so long after its plan began a batch says that plan's time
 BY_KIND = (Limit.TAPE, Limit.CUSTODIAL)  # for what the block is, whatever the reason why it should leave
 
 # --- what is decided of each block -------------------------------------------------------------------------------
@@ -226,11 +228,13 @@ def _is_all_approved(task: Task, work: Work, name: str) -> bool:
 def record(task: Task, names: list[str]) -> None:
     """The held blocks are on record as held, since the time that the plan says and for its reason.
 
-    A block whose reason is worse by now is left to the next plan: nobody has been shown that one.
+    A block whose reason is worse by now is left to the next plan: nobody has been shown that one. A batch that comes
+    late says since now: the block may have been back meanwhile, and what was approved then is used up.
     """
     work = look(task, task.batch.open(names))
     since, why = task.command.held_since, marks.reason_of(task.command.held_why)
     assert since is not None
+    since = since if now() - since <= ON_RECORD_WITHIN else now()
     if not task.batch.dry:
         check_switch(task)
     for name in task.batch.open(names):

@@ -23,7 +23,7 @@ from common.rucio import announcements
 from common.settings.model import Settings, Site
 from common.sync import approvals
 from common.sync.limits import Limit
-from common.sync.marks import GONE_CYCLE, GONE_WHY, SWEEPING, parse_meta
+from common.sync.marks import GONE_CYCLE, GONE_WHY, SWEEPING, hold_of, parse_meta
 from common.sync.plan import Plan
 from consumers import sync_blocks, sync_dataset, sync_site
 from consumers.engine.result import Failed, Result
@@ -194,6 +194,33 @@ def test_an_approval_lets_pass_what_was_held_then_and_is_so_still(sides: TwoSide
     assert again.names("marked") == []
     at_once = synced(sides, Site(removal_grace=0, **FREE))
     assert at_once.names("swept") == names[1:3]
+
+
+def test_a_hold_that_is_put_on_record_late_is_not_of_its_plans_time(sides: TwoSides) -> None:
+    """Meanwhile the block may have come back and left again: the approval of what that plan showed is used up."""
+    names = filled(sides)
+    gone(sides, *names[:3])
+    shown = datetime.now(UTC) - timedelta(minutes=6)
+    late = SyncBlocks(
+        v=3,
+        node=NODE,
+        blocks=names[:3],
+        removable_until=datetime.now(UTC) + timedelta(minutes=30),
+        held_since=shown,
+        held_why="nowhere",
+        controls=names[3:4],
+    )
+    world = sides.world(site=WAITS)
+    try:
+        sync_blocks.handle(late, world)
+    finally:
+        close(world)
+    metas = [parse_meta(row["meta"]) for row in sides.root.list_account_rules("sync_t2_it_pisa")]
+    times = [hold.since for meta in metas if (hold := hold_of(meta)) is not None]
+    assert (len(times), min(times) > shown.timestamp() + 300) == (3, True)
+    code = approvals.code_of(shown, approvals.scope_of(NODE, "*"))
+    assert synced(sides, approve=code, reason="of before").guard.held == 3
+    assert marks(sides) == {}
 
 
 def test_an_approval_lapses_and_is_of_one_site_and_pattern(sides: TwoSides) -> None:
