@@ -14,7 +14,6 @@ from common.errors import Untrusted
 from common.messages.commands import SyncSite
 from common.messages.events import GuardReport
 from common.phedex.transport import ReplyTooLarge
-from common.rucio import dids, replicas
 from common.rucio.rses import Site
 from common.settings.model import Site as Policy
 from common.sync.catalogue import Reading, RuleAtRse
@@ -26,6 +25,7 @@ from common.sync.plan import Plan
 from common.sync.selection import selection
 from consumers.apply import beyond
 from consumers.apply.beyond import CONTROLS, Own, check_catalogue
+from consumers.apply.rules import is_begun
 from consumers.apply.sides import Sides, Sites
 from consumers.apply.task import budget_of
 from consumers.engine.world import World
@@ -56,18 +56,12 @@ def ruling_on(
             select=command.select,
             ignore=command.ignore,
             tape=tape,
-            begun={name for name in asked if rules[name].begun and _is_begun(world, site, name)},
+            begun={name for name in asked if is_begun(world.rucio, site.rse, [rules[name]])},
             doubt=doubt,
             approve=command.approve,
             lifetime=world.settings.main.approval_lifetime,
         )
     )
-
-
-def _is_begun(world: World, site: Site, name: str) -> bool:
-    """True where replicas of a block went whose rule says that a sweep of it has begun: only forward then."""
-    inside = dids.contents(world.rucio, [name])[name]
-    return any(site.rse not in one.states for one in replicas.standing(world.rucio, inside).values())
 
 
 def is_believed(
