@@ -64,6 +64,16 @@ def on_files(rucio: Rucio) -> Iterator[Row]:
     return rucio.rows("list_replication_rules", {"scope": SCOPE, "did_type": "F"}, about="files")
 
 
+def new_by_file(rucio: Rucio, since: datetime) -> Iterator[Row]:
+    """The rules on datasets of our scope that were made since then and place each file by itself (grouping NONE).
+
+    No lock on a dataset shows them (41.5.1).
+    """
+    made = f"{since.astimezone(UTC):%a, %d %b %Y %H:%M:%S} UTC"
+    filters = {"scope": SCOPE, "did_type": "D", "grouping": "N", "created_after": made}
+    return rucio.rows("list_replication_rules", filters, about="new rules")
+
+
 def holding_file(rucio: Rucio, file: str) -> list[Row]:
     """All rules that have a lock on a file, at whichever RSE."""
     one = did(file)

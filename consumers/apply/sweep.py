@@ -216,7 +216,9 @@ def _wished(task: Task, look: Look, names: Iterable[str]) -> dict[str, Last]:
         name: {
             file: one
             for file, one in look.standing[name].items()
-            if one.available_at(task.rse) and list(one.states.values()).count("AVAILABLE") == 1
+            if file not in look.foreign[name]  # what he holds here stays anyway
+            and one.available_at(task.rse)
+            and list(one.states.values()).count("AVAILABLE") == 1
         }
         for name in names
     }

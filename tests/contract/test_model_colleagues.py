@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.model.rucio_model import BEGINNING
 from tests.model.steps import (
     ACCOUNT,
     COLLEAGUE,
@@ -126,6 +127,11 @@ def test_the_locks_of_a_rule_on_two_sites_are_where_most_is(both: Both) -> None:
     }
 
 
+# Rules that place each file by itself, by when they were made.
+BY_FILE = {"scope": "cms", "did_type": "D", "grouping": "N"}
+END = "Thu, 31 Dec 2099 23:00:00 UTC"
+
+
 def test_grouping_none_and_two_copies(both: Both) -> None:
     both.same(
         add("DATASET", BLOCK, OTHER),
@@ -137,6 +143,7 @@ def test_grouping_none_and_two_copies(both: Both) -> None:
         locks(BLOCK),
         step("add_replication_rule", [did(OTHER)], 3, f"{X}|{Y}", account=COLLEAGUE),
         step("add_replication_rule", [did(OTHER)], 2, f"{X}|{Y}", account=COLLEAGUE),
+        *(step("list_replication_rules", BY_FILE | {"created_after": since}) for since in (BEGINNING, END)),
         step("add_replication_rule", [did(OTHER)], 1, "T2_NO_Where", account=COLLEAGUE),
         locks(OTHER),
         *LOOKS[:1],

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -23,6 +24,7 @@ Row = dict[str, Any]
 Replica = tuple[str, str]  # RSE, file
 P = ParamSpec("P")
 T = TypeVar("T")
+BEGINNING = "Thu, 01 Jan 1970 00:00:00 UTC"
 KINDS = {"F": "FILE", "D": "DATASET", "C": "CONTAINER"}
 STATES = {
     "A": "AVAILABLE",
@@ -313,8 +315,11 @@ class RucioModel:
 
     def list_replication_rules(self, filters: Row) -> Iterator[Row]:
         wanted = filters | ({"did_type": KINDS[filters["did_type"]]} if "did_type" in filters else {})
-        assert set(wanted) <= {"scope", "name", "did_type", "account", "rse_expression", "state"}, filters
-        return iter([row for row in map(self._rule, self.rules.values()) if wanted.items() <= row.items()])
+        after = parsedate_to_datetime(wanted.pop("created_after", BEGINNING).replace("UTC", "-0000"))
+        wanted |= {"grouping": {"N": "NONE", "D": "DATASET"}[wanted["grouping"]]} if "grouping" in wanted else {}
+        assert set(wanted) <= {"scope", "name", "did_type", "account", "rse_expression", "state", "grouping"}, filters
+        rules = [rule for rule in self.rules.values() if (rule.created_at or self.now()) >= after]
+        return iter([row for row in map(self._rule, rules) if wanted.items() <= row.items()])
 
     def list_associated_rules_for_file(self, scope: str, name: str) -> Iterator[Row]:
         """The rules that hold a file, by whatever it is in."""
