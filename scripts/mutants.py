@@ -153,8 +153,8 @@ def _is_left_out(node: ast.AST, parent: ast.AST) -> bool:  # noqa: PLR0911 - a t
             return True
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             return True
-        case ast.Assign(value=ast.BinOp(op=ast.BitOr())) if isinstance(parent, ast.Module):  # a name for a type
-            return True
+        case ast.Assign(value=ast.BinOp(op=ast.BitOr()) | ast.Subscript()) if isinstance(parent, ast.Module):
+            return True  # a name for a type
         case ast.Assign(value=ast.Call(func=ast.Name(id="TypeVar") | ast.Attribute(attr="getLogger"))):
             return True
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="log")))):

@@ -122,7 +122,7 @@ def test_one_rule_may_have_the_block_and_a_file_of_it_at_different_rses(world: W
     assert world.held(BLOCK) == {BLOCK: {ONE}}
 
 
-@pytest.mark.parametrize("most", [foreign_locks.MANY_LOCKS, 0])
+@pytest.mark.parametrize("most", [foreign_locks.MANY_LOCKS, 2, 1, 0])
 def test_a_rule_with_many_locks_is_asked_file_by_file(world: World, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign_locks, "MANY_LOCKS", most)
     world.mine(ONE, TWO)
@@ -132,7 +132,7 @@ def test_a_rule_with_many_locks_is_asked_file_by_file(world: World, most: int, m
     for verb in ("list_replica_locks", "list_associated_rules_for_file"):
         monkeypatch.setattr(world.model, verb, _noted(asked, verb, getattr(world.model, verb)))
     assert world.held(BLOCK) == {BLOCK: {ONE}}
-    assert asked == (["list_replica_locks"] if most else ["list_associated_rules_for_file"] * 2)
+    assert asked == (["list_replica_locks"] if most >= 2 else ["list_associated_rules_for_file"] * 2)
 
 
 def _noted(asked: list[str], verb: str, call: Any) -> Any:
@@ -168,10 +168,11 @@ def test_our_own_rule_on_another_block_holds_a_file_that_both_have(world: World)
 
 @pytest.mark.parametrize("account", [OURS, FORMER])
 @pytest.mark.parametrize(
-    ("begun", "seconds", "held"), [(True, 0, False), (True, 3600, True), (False, 0, True), (False, 3600, True)]
+    ("begun", "seconds", "held"),
+    [(True, 0, False), (True, 3600, True), (True, None, True), (False, 0, True), (False, 3600, True)],
 )
 def test_our_own_rule_that_a_sweep_ended_holds_nothing(
-    world: World, account: str, begun: bool, seconds: int, held: bool
+    world: World, account: str, begun: bool, seconds: int | None, held: bool
 ) -> None:
     """One that somebody gave an end does, until then: PhEDEx has that block still."""
     world.attach(OTHER, ONE)
@@ -220,3 +221,85 @@ def test_a_rule_under_the_former_name_of_the_rse_counts_by_its_locks(world: Worl
 )
 def test_what_is_plainly_one_other_rse(expression: str, may: bool) -> None:
     assert foreign_locks.may_be_at(A, expression) is may
+
+
+def test_a_rule_of_somebody_elses_that_says_it_was_swept_is_his_all_the_same(world: World) -> None:
+    rule = world.rule(ONE, A, meta='{"phedex_sweeping": 1}', lifetime=0)
+    assert world.model.rules[rule].ends
+    assert world.held(BLOCK) == {BLOCK: {ONE}}
+
+
+def test_a_rule_that_places_each_file_by_itself_has_no_lock_on_the_block(world: World) -> None:
+    world.rule(BLOCK, A, grouping="NONE")
+    assert [lock.account for lock in rules.locks(world.rucio, [BLOCK])] == [OURS]
+    assert world.held(BLOCK) == {BLOCK: {ONE, TWO}}
+
+
+def test_a_file_that_joined_counts_before_it_has_its_lock(world: World) -> None:
+    """A rule that is plainly for this RSE is to have all of the files, and Rucio's evaluator may be behind."""
+    rule = world.rule(DATASET, A)
+    world.model.add_replicas(A, [world.did("/store/9.root") | {"bytes": 1, "adler32": "1" * 8}])
+    world.attach(BLOCK, "/store/9.root")
+    assert "/store/9.root" not in world.model.rules[rule].held
+    assert world.held(BLOCK) == {BLOCK: {ONE, TWO, "/store/9.root"}}
+
+
+def test_a_lock_counts_though_its_rule_came_after_the_rules_were_read(world: World) -> None:
+    files = {BLOCK: replicas.standing(world.rucio, [ONE, TWO])}
+    rows = {BLOCK: list(rules.of_dataset(world.rucio, BLOCK))}
+    world.rule(BLOCK, A)
+    locks = rules.locks(world.rucio, [BLOCK])
+    assert foreign_locks.held(world.rucio, SITE, files, rows, locks) == {BLOCK: {ONE, TWO}}
+
+
+def test_a_rule_on_the_block_counts_where_nobody_says_what_a_file_is_in(world: World) -> None:
+    world.rule(BLOCK, A, grouping="NONE")
+    files = {BLOCK: {ONE: replicas.Standing({A: "AVAILABLE"})}}
+    rows = {BLOCK: list(rules.of_dataset(world.rucio, BLOCK))}
+    assert foreign_locks.held(world.rucio, SITE, files, rows, []) == {BLOCK: {ONE}}
+
+
+def test_a_rule_that_waits_for_approval_has_no_number_of_locks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign_locks, "MANY_LOCKS", 0)
+    monkeypatch.setattr(world.model, "list_associated_rules_for_file", lambda *_: pytest.fail("there is none"))
+    row = {"id": world.rule(ONE, f"{A}|{B}"), "rse_expression": f"{A}|{B}", "locks_ok_cnt": None}
+    assert foreign_locks.locked(world.rucio, A, row, {ONE}) == {ONE}
+
+
+# --- whom the last copy would be missing to -------------------------------------------------------------------------
+
+
+def wished(world: World) -> list[tuple[str, str, str]]:
+    """Each block and file with who wants it."""
+    files = {block: replicas.standing(world.rucio, some) for block, some in {BLOCK: [ONE, TWO], OTHER: [THREE]}.items()}
+    rows = {block: list(rules.of_dataset(world.rucio, block)) for block in files}
+    found = foreign_locks.wishes(world.rucio, files, rows, lambda row: row["account"] == OURS)
+    return sorted((block, file, row["account"]) for block, file, row in found)
+
+
+@pytest.mark.parametrize("rse", [A, B, C, f"{B}|{C}"])
+def test_somebody_elses_rule_wants_its_files_wherever_it_is_for(world: World, rse: str) -> None:
+    assert wished(world) == []
+    world.rule(ONE, rse)
+    assert wished(world) == [(BLOCK, ONE, COLLEAGUE)]
+
+
+def test_a_rule_on_the_block_its_container_or_a_dataset_of_his_wants_what_is_in_it(world: World) -> None:
+    world.rule(BLOCK, C)
+    assert wished(world) == [(BLOCK, ONE, COLLEAGUE), (BLOCK, TWO, COLLEAGUE)]
+    world.rule(DATASET, C, account="else")
+    assert [one for one in wished(world) if one[2] == "else"] == [
+        (BLOCK, ONE, "else"),
+        (BLOCK, TWO, "else"),
+        (OTHER, THREE, "else"),
+    ]
+    world.rule(world.mine(THREE), C, scope="user.jdoe", account="third")
+    assert [one for one in wished(world) if one[2] == "third"] == [(OTHER, THREE, "third")]
+
+
+def test_a_rule_on_the_block_wants_a_file_of_which_nobody_says_what_it_is_in(world: World) -> None:
+    world.rule(BLOCK, C)
+    files = {BLOCK: {ONE: replicas.Standing({A: "AVAILABLE"})}}
+    rows = {BLOCK: list(rules.of_dataset(world.rucio, BLOCK))}
+    found = foreign_locks.wishes(world.rucio, files, rows, lambda row: row["account"] == OURS)
+    assert [(block, file, row["account"]) for block, file, row in found] == [(BLOCK, ONE, COLLEAGUE)]
