@@ -103,6 +103,20 @@ def test_a_rule_on_a_dataset_of_his_holds_the_files_that_it_shares(world: World,
     assert world.held(BLOCK, OTHER) == {BLOCK: {ONE}, OTHER: {THREE}}
 
 
+def test_a_dataset_is_asked_for_in_its_own_scope(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.mine(ONE)
+    asked: list[tuple[str, str]] = []
+    rules_of = world.model.list_did_rules
+
+    def noted(scope: str, name: str) -> Any:
+        asked.append((scope, name))
+        return rules_of(scope, name)
+
+    monkeypatch.setattr(world.model, "list_did_rules", noted)
+    world.held(BLOCK)
+    assert sorted(asked) == [("cms", DATASET), ("cms", BLOCK), ("user.jdoe", "/Mine/Mine-v1/USER")]
+
+
 def test_a_rule_on_a_container_of_his_dataset_holds_the_files_too(world: World) -> None:
     mine = world.mine(TWO)
     world.model.add_container("user.jdoe", "/His/Box-v1/USER")
@@ -237,7 +251,7 @@ def test_a_rule_that_places_each_file_by_itself_has_no_lock_on_the_block(world: 
 
 def test_a_file_that_joined_counts_before_it_has_its_lock(world: World) -> None:
     """A rule that is plainly for this RSE is to have all of the files, and Rucio's evaluator may be behind."""
-    rule = world.rule(DATASET, A)
+    rule = world.rule(DATASET, A, grouping="NONE")
     world.model.add_replicas(A, [world.did("/store/9.root") | {"bytes": 1, "adler32": "1" * 8}])
     world.attach(BLOCK, "/store/9.root")
     assert "/store/9.root" not in world.model.rules[rule].held
