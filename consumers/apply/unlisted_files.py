@@ -59,9 +59,6 @@ def leave(task: Task) -> list[str]:
 def _check(task: Task, name: str) -> None:
     if not is_permitted(task.command.files_until):
         raise Halted("the plan's permission to take them away has run out")
-    block = task.batch.blocks.get(name)
-    if task.policy.hold_custodial and block is not None and block.custodial:
-        raise Halted("the block is custodial (hold_custodial)")
     gone = sum(len(some) for some in task.batch.strangers.values())
     every = gone + sum(one.files for one in task.batch.blocks.values())
     if gone > most_files(task.policy.max_removal_share, every):
@@ -81,6 +78,9 @@ def _left(task: Task, name: str) -> bool:
     rses = sorted({rse for one in before.values() for rse in one.states} | {_rse(row) for row in rows})
     sites = {rse: _site(task, name, rse) for rse in rses}
     _check_ours(task, rows, sites)
+    here = any(_rse(row) == task.rse and task.sides.sites.is_ours(row) for row in rows)
+    if here and task.policy.hold_custodial and batch.blocks[name].custodial:  # where it is to come it is no copy yet
+        raise Halted("the block is custodial (hold_custodial)")
     register = _register(task, rows)
     if register is None:
         raise Halted("no rule of this sync holds the block")

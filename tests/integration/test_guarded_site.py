@@ -400,7 +400,8 @@ def test_custodial_blocks_and_tape_wait_for_a_person(sides: TwoSides) -> None:
     assert (free.root.outcome, free.names("marked")) == (Outcome.CHANGED, [names[0]])
 
 
-def test_a_file_leaves_the_custodial_block_that_a_person_lets_go(sides: TwoSides) -> None:
+@pytest.mark.parametrize("custodial", [False, True])
+def test_a_file_leaves_the_custodial_block_that_a_person_lets_go(sides: TwoSides, custodial: bool) -> None:
     """A custodial block moves, and a file of it is invalidated: it waits for its person alone, and then for nobody."""
     filled(sides, 19)
     name = sides.put(block(99), files_of(block(99), 2), custodial=True)
@@ -408,7 +409,7 @@ def test_a_file_leaves_the_custodial_block_that_a_person_lets_go(sides: TwoSides
     invalid = files_of(name, 2)[0][0]
     sides.snapshot.remove_file(invalid)
     gone(sides, name)
-    sides.snapshot.add_replica(name, OTHER)
+    sides.snapshot.add_replica(name, OTHER, custodial=custodial)
     at_once = Site(removal_grace=0, max_removal_share=1, **FREE)
     held = synced(sides, at_once)
     assert (held.guard.limit, held.root.names) == (Limit.CUSTODIAL, {"held": [name]})
