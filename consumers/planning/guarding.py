@@ -45,7 +45,8 @@ def ruling_on(
     policy = world.settings.site(command.node)
     bytes_of, doubt = _evidence(world, Own(command.node, site, rules), reading, found)
     locked = any(rules[name].locked for name in (*found.remove, *found.pending))
-    tape = is_tape(command.node, world, site) if policy.hold_custodial or locked else False
+    asks = bool(found.remove or found.pending) and policy.hold_custodial  # a site in sync costs no look at its RSE
+    tape = is_tape(command.node, world, site) if asks or locked else False
     if tape and locked:  # Rucio locks every rule there by itself
         rules = {name: replace_rule(rule, locked=False) if rule.locked else rule for name, rule in rules.items()}
     case = _case(command, policy, site, (reading, rules, found), bytes_of=bytes_of, began=began)
