@@ -12,7 +12,7 @@ import hashlib
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 from msgspec import Struct
@@ -25,7 +25,6 @@ from common.sync.words import count, percent, size
 
 OWN_FROM = 10  # a dataset's own share counts from so many rules up: one of nine blocks is no mass
 CHECKSUM_LENGTH = 16
-_NO_TIME = datetime.fromtimestamp(0, UTC)
 
 
 class Leaving(Struct, frozen=True, gc=False):
@@ -57,7 +56,7 @@ class Case:
     ignore: str = ""
     command: str  # what was asked for, as a person would type it
     budget: Budget
-    at: datetime = _NO_TIME  # when the plan began to read
+    at: datetime  # when the plan began to read
     remove: Mapping[str, Leaving]  # what would be marked
     pending: Mapping[str, Removal] = field(default_factory=dict)  # what is marked in the same selection: why, read now
     marked_at: Mapping[str, float] = field(default_factory=dict)  # since when those are marked (epoch seconds)
@@ -89,12 +88,12 @@ class Ruling(Struct, frozen=True, kw_only=True):
     bytes: int  # the same in bytes
     checksum: str  # of that set; it stays the same while blocks go from *to mark* to *marked*
     command: str  # what lets pass what is held and on record now; "" where nothing is held or no approval helps
-    everywhere: str = ""  # the same for all nodes, where all that is held is of one dataset
-    approved: list[str] = []  # the blocks, to be marked or marked, that a person's approval covers
-    approval: str = ""  # its code, where it covers any
+    everywhere: str  # the same for all nodes, where all that is held is of one dataset
+    approved: list[str]  # the blocks, to be marked or marked, that a person's approval covers
+    approval: str  # its code, where it covers any
     sweep: bool  # whether marks may be acted on
-    kept: list[str] = []  # those that may not all the same
-    record: list[str] = []  # held blocks that are to be put on record
+    kept: list[str]  # those that may not all the same
+    record: list[str]  # held blocks that are to be put on record
 
     @property
     def limit(self) -> Limit | None:

@@ -85,7 +85,7 @@ def permits(given: Removal, now: Removal) -> bool:
 
 def reason_of(text: object) -> Removal:
     """The reason that a mark or hold has, also one of before (`incomplete (2 of 3 files left)`)."""
-    word = str(text or "").partition(" ")[0]
+    word = str(text).partition(" ")[0]
     return Removal(word) if word in list(Removal) else Removal.GONE
 
 
@@ -218,7 +218,9 @@ def cleared_text(at: int) -> str:
 
 def cleared_at(comment: str | None) -> int:
     """When a person last took a keep back (epoch seconds), 0 for never."""
-    text = (comment or "").removeprefix(_CLEARED) if (comment or "").startswith(_CLEARED) else ""
+    if comment is None or not comment.startswith(_CLEARED):
+        return 0
+    text = comment.removeprefix(_CLEARED)
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else 0
 
 
@@ -244,7 +246,7 @@ def left_of(meta: Meta) -> dict[str, int]:
 def with_left(meta: Meta, left: Mapping[str, int]) -> dict[str, object]:
     """The meta that remembers exactly these files (hash to epoch seconds)."""
     by_time: dict[str, list[str]] = {}
-    for digest, since in sorted(left.items(), key=lambda one: (one[1], one[0])):
+    for digest, since in sorted(left.items()):
         by_time.setdefault(str(since), []).append(digest)
     rest = {key: value for key, value in meta.items() if key != LEFT}
     return rest | ({LEFT: {since: "".join(some) for since, some in by_time.items()}} if by_time else {})

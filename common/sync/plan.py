@@ -58,15 +58,15 @@ class Plan(Struct, frozen=True, kw_only=True):
     as_of: datetime | None
     ignored: list[str]
     doubts: list[str]
-    kept: dict[str, str] = {}  # what should not be there and stays, for it may be the last copy: why
-    unmark: list[str] = []  # whose mark or hold is to go, or to be of a milder reason
-    removals: str = ""  # why this plan removes nothing at all, "" where it may
-    ruling: Ruling | None = None  # then the guard's word on `remove`
-    sweep: list[str] = []  # the marked blocks that are due
-    unswept: list[str] = []  # those that stay: PhEDEx's list is not believed, too many were marked, a rule is locked
-    approve: list[str] = []  # marked blocks whose marks a person approves with this plan
-    files: str = ""  # why files that PhEDEx lists no more stay in their blocks, "" where they may leave
-    files_held: bool = False  # that is since there are too many of them
+    kept: dict[str, str]  # what should not be there and stays, for it may be the last copy: why
+    unmark: list[str]  # whose mark or hold is to go, or to be of a milder reason
+    removals: str  # why this plan removes nothing at all, "" where it may
+    ruling: Ruling | None  # then the guard's word on `remove`
+    sweep: list[str]  # the marked blocks that are due
+    unswept: list[str]  # those that stay: PhEDEx's list is not believed, too many were marked, a rule is locked
+    approve: list[str]  # marked blocks whose marks a person approves with this plan
+    files: str  # why files that PhEDEx lists no more stay in their blocks, "" where they may leave
+    files_held: bool  # that is since there are too many of them
 
     @property
     def in_sync(self) -> bool:

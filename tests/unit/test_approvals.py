@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -30,6 +31,32 @@ def test_a_code_tells_when_somebody_looked() -> None:
     assert time_of(code) == SINCE
     assert SINCE <= AT.timestamp() < SINCE + 0.001  # never later than it was
     assert code_of(AT.astimezone(timezone(timedelta(hours=1))), scope_of(NODE, "*")) == code
+
+
+def test_a_code_is_the_same_in_each_version() -> None:
+    """A person may type it to a worker that is older or newer than what showed it."""
+    assert code_of(AT, scope_of(NODE, "*")) == "20261128T004510123-8af635"
+    assert code_of(AT, scope_of(EVERYWHERE, "/A/B/RAW")) == "20261128T004510123-b1759b"
+    assert narrowing("#00001$", "") == "efdb11ef433deb17"
+    assert narrowing("", "a") == "1958ef6f7fededf4"
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_a_code_is_read_the_same_in_each_time_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert time_of("20261128T004510123-8af635") == SINCE
+        assert code_of(AT, scope_of(NODE, "*")) == "20261128T004510123-8af635"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("microsecond", [0, 999, 1000, 998_999, 999_000, 999_999])
+def test_a_code_has_all_milliseconds(microsecond: int) -> None:
+    at = AT.replace(microsecond=microsecond)
+    assert time_of(code_of(at, "")) == moment(at)
 
 
 @pytest.mark.parametrize(

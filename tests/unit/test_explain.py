@@ -129,12 +129,17 @@ def plan(*, held: Limit | None = None, unswept: bool = False, **others: Any) -> 
         bytes=33,
         checksum="abc",
         command=COMMAND if held and held is not Limit.LOCKED else "",
+        everywhere="",
+        approved=[],
+        approval="",
         sweep=not unswept,
         kept=[BLOCK] if unswept else [],
+        record=[],
     )
     empty: dict[str, Any] = {"missing": [], "update": {}, "pending": {}, "empty": [], "work": [], "ignored": []}
     numbers: dict[str, Any] = {"same": 19, "existing": 20, "present": 19, "left": 0, "after": "", "as_of": AT}
     made: dict[str, Any] = {"remove": {BLOCK: "moved"}, "doubts": [], "adds": Sizes(), "ruling": ruling}
+    made |= {"kept": {}, "unmark": [], "removals": "", "sweep": [], "approve": [], "files": "", "files_held": False}
     return Plan(
         node=NODE,
         rse=NODE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from common.sync.marks import (
     KEEP,
     LEFT,
     LEFT_FILES,
+    NEVER,
     SEEN,
     SWEEPING,
     Hold,
@@ -37,9 +39,11 @@ from common.sync.marks import (
     keep_of,
     keep_text,
     left_of,
+    moment,
     parse_meta,
     permits,
     reason_of,
+    seen_at,
     severity,
     softened,
     still_left,
@@ -49,9 +53,58 @@ from common.sync.marks import (
     with_mark,
     with_sweeping,
 )
+from common.sync.marks import MARK as MARKED
+
+# As it stands in the rules of a Rucio that an earlier version wrote.
+OF_BEFORE: dict[str, Any] = {
+    "phedex_group": "DataOps",
+    "phedex_custodial": True,
+    "phedex_left": {"5": "0123abcd"},
+    "phedex_seen": 1543365000,
+    "phedex_hold": {"since": 1543365910.123, "why": "nowhere"},
+    "phedex_gone_since": 1543365910.123,
+    "phedex_gone_cycle": "20181128T004510-0a1b2c3d4e",
+    "phedex_gone_why": "partly",
+    "phedex_gone_by": "scheduler",
+    "phedex_gone_approved": "20181128T004510123-1a2b3c",
+    "phedex_gone_held": "last copy",
+    "phedex_sweeping": {"at": 1543365999, "file": "0123abcd"},
+    "phedex_keep": {"by": "lammel", "at": "2018-11-28T00:45:10Z", "cycle": "c1"},
+}
 
 OURS = {GROUP: "DataOps", CUSTODIAL: True}
 MARK = {GONE_SINCE: 100, GONE_CYCLE: "c1", GONE_WHY: "moved", GONE_BY: "op"}
+
+
+def test_what_an_earlier_version_wrote_is_read() -> None:
+    meta = OF_BEFORE
+    assert set(meta) == {GROUP, CUSTODIAL, LEFT, SEEN, HOLD, KEEP, *MARKED}
+    assert MARKED == (SWEEPING, GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY, GONE_APPROVED, GONE_HELD)
+    assert meta[GONE_SINCE] == 1543365910.123
+    assert meta[GONE_CYCLE] == "20181128T004510-0a1b2c3d4e"
+    assert meta[GONE_BY] == "scheduler"
+    assert meta[GONE_APPROVED] == "20181128T004510123-1a2b3c"
+    assert meta[GONE_HELD] == "last copy"
+    assert meta[GROUP] == "DataOps"
+    assert meta[CUSTODIAL] is True
+    assert hold_of(meta) == Hold(1543365910.123, Removal.NOWHERE)
+    assert seen_at(meta) == 1543365000
+    assert reason_of(meta[GONE_WHY]) is Removal.PARTLY
+    assert keep_of(meta, None) == Keep("lammel", "2018-11-28T00:45:10Z", "c1")
+    assert left_of(meta) == {"0123abcd": 5}
+    assert first_of(meta) == "0123abcd"
+    assert COMMENT == "phedex-rucio: as PhEDEx has it"
+
+
+def test_the_reasons_by_the_names_that_rules_have() -> None:
+    assert [*Removal] == ["moved", "waiting", "partly", "incomplete", "nowhere", "unproven", "unknown", "gone"]
+
+
+def test_a_time_is_told_to_the_millisecond_before() -> None:
+    at = datetime(2018, 11, 28, 0, 45, 10, 123_999, tzinfo=UTC)
+    assert moment(at) == 1543365910.123
+    assert moment(at.replace(microsecond=999)) == 1543365910
+
 
 # --- reasons -------------------------------------------------------------------------------------------------------
 
@@ -101,6 +154,9 @@ def test_a_reason_is_read_from_marks_of_before_too(text: object, why: Removal) -
         ({"since": 0, "why": "moved"}, None),
         ({"since": -1, "why": "moved"}, None),
         ({"since": "100", "why": "moved"}, None),
+        ({"since": True, "why": "moved"}, None),
+        ({"since": NEVER - 1, "why": "moved"}, Hold(NEVER - 1, Removal.MOVED)),
+        ({"since": NEVER, "why": "moved"}, None),
         ({"why": "moved"}, None),
         ("yes", None),
         (None, None),
@@ -117,8 +173,32 @@ def test_a_hold_stands_until_a_worse_reason_begins_another() -> None:
     assert hold_of(held) == Hold(100, Removal.NOWHERE)
     assert with_hold(held, 200, Removal.NOWHERE) is None
     assert with_hold(held, 200, Removal.MOVED) == OURS | {HOLD: {"since": 200, "why": "moved"}}  # a milder one
+    assert with_hold(OURS | {SEEN: 200}, 200, Removal.NOWHERE) == OURS | {
+        SEEN: 200,
+        HOLD: {"since": 200, "why": "nowhere"},
+    }
     assert with_hold(OURS | {SEEN: 300}, 200, Removal.NOWHERE) is None  # a late message: it was to stay since then
     assert with_hold(held, 200, Removal.UNPROVEN) == OURS | {HOLD: {"since": 200, "why": "unproven"}}
+
+
+@pytest.mark.parametrize(
+    ("noted", "seen"),
+    [
+        (700, 700),
+        (0.5, 0.5),
+        (NEVER - 1, NEVER - 1),
+        (NEVER, 0),
+        (0, 0),
+        (-1, 0),
+        (True, 0),
+        ("700", 0),
+        (None, 0),
+    ],
+)
+def test_when_a_block_was_known_to_stay(noted: object, seen: float) -> None:
+    assert seen_at({SEEN: noted}) == seen
+    assert seen_at(OURS) == 0
+    assert datetime.fromtimestamp(NEVER, UTC) == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 # --- the mark ------------------------------------------------------------------------------------------------------
@@ -166,6 +246,7 @@ def test_a_mark_for_a_milder_reason_permits_no_worse_one_any_more() -> None:
     assert softened(nowhere, Removal.NOWHERE) is None
     assert softened(nowhere, Removal.UNKNOWN) is None
     assert softened(OURS, Removal.MOVED) is None
+    assert softened(OURS | {GONE_WHY: "nowhere"}, Removal.MOVED) is None  # what is left of a mark is none
 
 
 # --- a person's keep -----------------------------------------------------------------------------------------------
@@ -201,6 +282,15 @@ def test_a_keep_always_fits_and_says_when(by: str, cycle: str) -> None:
     assert cycle.startswith(keep.cycle)
 
 
+def test_a_keep_of_exactly_the_length_that_fits_is_whole() -> None:
+    quotes = '"' * 40  # each takes two bytes
+    room = COMMENT_LENGTH - len(keep_text(Keep(quotes, AT)).encode()) - len(',"cycle":""')
+    whole, cut = Keep(quotes + "x" * 20, AT, "c" * (room - 20)), Keep(quotes + "x" * 20, AT, "c" * (room - 19))
+    assert len(keep_text(whole).encode()) == COMMENT_LENGTH == 250
+    assert keep_of({}, keep_text(whole)) == whole
+    assert keep_of({}, keep_text(cut)) != cut
+
+
 def test_a_keep_loses_no_more_than_it_must() -> None:
     keep = keep_of({}, keep_text(Keep("x" * 60, AT, "c" * 90)))
     assert keep == Keep("x" * 60, AT, "c" * 90)
@@ -208,6 +298,10 @@ def test_a_keep_loses_no_more_than_it_must() -> None:
     assert long == Keep("x" * 60, AT, "c" * 120)
     wide = keep_of({}, keep_text(Keep("é" * 60, AT, "c" * 120)))
     assert wide == Keep("é" * 40, AT, "c" * 80)
+    wider = keep_of({}, keep_text(Keep("🙂" * 60, AT, "c" * 120)))
+    assert wider == Keep("🙂" * 20, AT, "c" * 40)
+    widest = keep_of({}, keep_text(Keep("🙂" * 60, AT, "🙂" * 120)))
+    assert widest == Keep("", AT, "")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +369,7 @@ def test_files_that_left_are_remembered_by_when_that_was_read() -> None:
     assert left_of(OURS) == {}
 
 
-@pytest.mark.parametrize("noted", ["yes", None, {"soon": "aaaaaaaa"}, {"5": 7}, {"-5": "aaaaaaaa"}])
+@pytest.mark.parametrize("noted", ["yes", None, {"soon": "aaaaaaaa"}, {"5": 7}, {"-5": "aaaaaaaa"}, {"٣": "aaaaaaaa"}])
 def test_what_nobody_can_read_remembers_no_file(noted: object) -> None:
     assert left_of({LEFT: noted}) == {}
 

@@ -30,7 +30,8 @@ def rule(**fields: Any) -> RuleAtRse:
 
 def ruling(**fields: Any) -> Ruling:
     usual: dict[str, Any] = {"allowed": [], "held": {}, "stops": [], "share": 0, "number": 0, "marked": 0, "bytes": 0}
-    usual |= {"checksum": "", "command": "", "sweep": True}
+    usual |= {"checksum": "", "command": "", "everywhere": "", "approved": [], "approval": "", "sweep": True}
+    usual |= {"kept": [], "record": []}
     return Ruling(**(usual | fields))
 
 
@@ -240,3 +241,9 @@ def test_the_guards_word_is_the_plans() -> None:
     said = ruling(allowed=[NAME], held={NAMES[1]: Limit.CUSTODIAL})
     assert plan(Difference(), removals=Removals(at=AT, ruling=said)).mark == [NAME]
     assert plan(Difference(), removals=Removals(at=AT)).mark == []
+
+
+def test_what_may_be_removed_is_nothing_until_something_is_said() -> None:
+    assert Removals(at=AT) == Removals(
+        at=AT, none="", ruling=None, grace=0, apart=0, keep_partial=False, files="", files_held=False
+    )

@@ -145,6 +145,15 @@ def plan(**fields: object) -> Plan:
         "as_of": None,
         "ignored": [],
         "doubts": [],
+        "kept": {},
+        "unmark": [],
+        "removals": "",
+        "ruling": None,
+        "sweep": [],
+        "unswept": [],
+        "approve": [],
+        "files": "",
+        "files_held": False,
     }
     return Plan(**{**nothing, **fields})  # type: ignore[arg-type]
 
@@ -196,7 +205,10 @@ def ruling(**others: object) -> Ruling:
         "checksum": "0123456789abcdef",
         "command": COMMAND,
         "everywhere": "phedex-rucio sync dataset /A/B/E --approve",
+        "approved": [],
+        "approval": "",
         "sweep": True,
+        "kept": [],
         "record": [HELD, NEW],
     }
     return Ruling(**{**usual, **others})  # type: ignore[arg-type]

@@ -48,6 +48,16 @@ def test_what_was_announced_is_read_until_it_is_taken_back(rucio: Rucio) -> None
     assert seen(rucio) == [two]
 
 
+def test_what_an_earlier_version_announced_is_read() -> None:
+    """Workers of two versions share an RSE while one is rolled out."""
+    value = '{"at":1543365910,"blocks":"0123abcd4567ef01","by":"worker-1","cycle":"c1"}'
+    (one,) = of({"phedex_sweeping.00a1b2c3d4e5": value, "pnn": RSE})
+    hashes = frozenset({"0123abcd", "4567ef01"})
+    assert one == Announcement("phedex_sweeping.00a1b2c3d4e5", "worker-1", "c1", 1543365910, hashes)
+    assert PREFIX == "phedex_sweeping."
+    assert VALUE_LENGTH == 255
+
+
 def test_one_that_is_gone_may_be_taken_back_again(rucio: Rucio) -> None:
     announce(rucio, PREFIX + "a", NAMES[:1])
     for _ in range(2):
