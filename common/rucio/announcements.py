@@ -7,6 +7,7 @@ deletes only if the look says that he may. Two who announce before they look can
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 
@@ -99,7 +100,5 @@ def _short(text: str) -> str:
 
 def withdraw(rucio: Rucio, rse: str, key: str) -> None:
     """The announcement is gone; it may have been before."""
-    try:
+    with contextlib.suppress(NotFound):
         rucio.call("delete_rse_attribute", rse, key, about=f"{rse} {key}")
-    except NotFound:
-        return

@@ -74,7 +74,7 @@ def problem_of(
     return ""
 
 
-def is_everywhere(code: str, dataset: str, narrowed: str = "") -> bool:
+def is_everywhere(code: str, dataset: str, narrowed: str) -> bool:
     """True for a code of the dataset at all nodes: it is given for what is gone everywhere, and covers nothing else."""
     stamp, _, check = code.partition("-")
     return check == _check(stamp, scope_of(EVERYWHERE, dataset, narrowed))

@@ -103,7 +103,7 @@ class Ruling(Struct, frozen=True, kw_only=True):
 
 def rule(case: Case) -> Ruling:
     """The guard's decision. An approval lets pass what it covers; what it does not is judged as without one."""
-    loose = sorted(case.pending.keys() & case.loose.keys())
+    loose = case.pending.keys() & case.loose.keys()
     over = list(_over(case)) if loose else []
     final = list(_final(case)) if case.remove or over else []
     covered = set() if any(_final(case)) else _covered(case)
@@ -112,19 +112,17 @@ def rule(case: Case) -> Ruling:
     whole = final or list(_whole(case, single.keys() | locked.keys(), covered))
     rest = case.remove.keys() - covered - locked.keys() - single.keys()
     held = locked | (dict.fromkeys(case.remove.keys() - locked.keys() - covered, whole[0].limit) if whole else single)
-    if covered and not held.keys() - locked.keys():
+    asked = held.keys() - locked.keys()  # what a person is asked about
+    if covered and not asked:
         whole = []  # an approval covers all that it would have held
     believed = not any(_distrust(case))
-    kept = set(case.locked) | ((set(loose) - covered) if over else set())
+    kept = set(case.locked) | ((loose - covered) if over else set())
     kept |= set() if believed or not covered else case.pending.keys() - covered
     person = {n: limit for n, limit in _marked_single(case) if n not in covered and n not in kept}
     kept |= person.keys()
-    stops = (
-        whole
-        + (over if over and set(loose) - covered and not final else [])
-        + _of_single(single | person, locked, case)
-    )
+    stops = whole + (over if loose - covered and not final else []) + _of_single(single | person, locked, case)
     new = sum(not one.marked for one in case.remove.values())
+    may = _may_be_approved(case)
     return Ruling(
         allowed=sorted((rest if not whole else set()) | (covered & case.remove.keys())),
         held=dict(sorted(held.items())),
@@ -134,15 +132,13 @@ def rule(case: Case) -> Ruling:
         marked=case.site.marked,
         bytes=case.spent_bytes + sum(one.bytes for one in case.remove.values() if not one.marked),
         checksum=checksum_of(case),
-        command=_command(case)
-        if (held.keys() - locked.keys() or kept - case.locked) and _may_be_approved(case)
-        else "",
-        everywhere=_everywhere(case, held.keys() - locked.keys()) if _may_be_approved(case) else "",
+        command=_command(case) if may and (asked or kept - case.locked) else "",
+        everywhere=_everywhere(case, asked) if may else "",
         approved=sorted(covered),
         approval=case.approve if covered else "",
         sweep=believed or bool(covered),
         kept=sorted(kept),
-        record=sorted(held.keys() - locked.keys()) if _may_be_approved(case) else [],
+        record=sorted(asked) if may else [],
     )
 
 

@@ -484,6 +484,27 @@ def test_a_sweep_that_has_begun_still_destroys_nothing_without_a_person() -> Non
     assert rule(case({}, marked=1, pending=pending, **fields)).limit is Limit.UNKNOWN
 
 
+def test_where_nothing_is_held_nothing_is_told() -> None:
+    marks: dict[str, Any] = {"marked": 150, "loose": dict.fromkeys(names(150), TB)}  # of another selection
+    for doubt in ({"doubt": "cut"}, {"approve": "0" * 16}):
+        assert rule(case({}, **doubt)).stops == []
+        assert rule(case({}, **doubt, **marks)).stops == []
+    assert rule(case({}, **marks)).stops == []
+
+
+def test_a_list_that_shrank_is_told_beside_locked_rules_until_an_approval_covers_the_rest() -> None:
+    locked = moved(1, 9, locked=True)
+    before = case(locked, present=500)
+    assert [stop.limit for stop in rule(before).stops] == [Limit.SHRUNK, Limit.LOCKED]
+    both = noted(replace(before, remove=moved(2) | locked))
+    assert [stop.limit for stop in rule(both).stops] == [Limit.SHRUNK, Limit.LOCKED]
+    approved = rule(replace(both, approve=code()))
+    assert ([stop.limit for stop in approved.stops], approved.allowed) == ([Limit.LOCKED], names(2))
+    part = rule(replace(both, remove={**both.remove} | moved(1, 2), approve=code()))
+    assert [stop.limit for stop in part.stops] == [Limit.SHRUNK, Limit.LOCKED]
+    assert (part.allowed, part.record) == (names(2), names(1, 2))
+
+
 # --- marks that are replaced ---------------------------------------------------------------------------------------
 
 
