@@ -423,6 +423,15 @@ def test_a_placement_with_one_thing_wrong_is_refused_by_name(row: Document, expe
     assert type(caught.value) is expected
 
 
+def test_what_another_try_may_mend_is_the_way_to_phedex() -> None:
+    untrusted = {kind for kind in vars(trust).values() if isinstance(kind, type) and issubclass(kind, trust.Untrusted)}
+    says = {trust.Malformed, trust.WrongCall, trust.WrongInstance, trust.FromTheFuture, trust.Stale}
+    of_rows = untrusted - {trust.Untrusted} - says - set(trust.TRANSPORT)
+    way = ["ErrorDocument", "LoginPage", "NotJson", "Redirected", "Truncated", "Unfinished"]
+    assert sorted(kind.__name__ for kind in trust.TRANSPORT) == way
+    assert {kind.__name__ for kind in of_rows} >= {"OtherBlock", "Repeated", "FilesMissing", "BadFile"}
+
+
 RECORDED = Path(__file__).parents[2] / "data" / "replies"
 
 
