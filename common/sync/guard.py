@@ -110,7 +110,7 @@ def rule(case: Case) -> Ruling:
     locked = {name: Limit.LOCKED for name, one in case.remove.items() if one.locked}
     single = {} if final else {n: limit for n, limit in _single(case) if n not in covered and n not in locked}
     whole = final or list(_whole(case, single.keys() | locked.keys(), covered))
-    rest = case.remove.keys() - covered - locked.keys() - single.keys()
+    rest = case.remove.keys() - locked.keys() - single.keys()
     held = locked | (dict.fromkeys(case.remove.keys() - locked.keys() - covered, whole[0].limit) if whole else single)
     asked = held.keys() - locked.keys()  # what a person is asked about
     if covered and not asked:

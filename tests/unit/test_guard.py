@@ -470,6 +470,15 @@ def test_a_marked_block_that_is_custodial_or_on_tape_by_now_waits_for_a_person(
     assert [(rule(each).kept, rule(each).stops) for each in passes] == [([], [])] * 3
 
 
+def test_a_marked_block_that_stays_anyway_is_told_once() -> None:
+    pending = dict.fromkeys(names(150), Removal.MOVED)
+    many = case({}, marked=150, pending=pending, loose=dict.fromkeys(pending, 0), tape=True)
+    assert [stop.limit for stop in rule(many).stops] == [Limit.MARKED]
+    (name,) = names(1)
+    locked = case({}, marked=1, pending={name: Removal.MOVED}, loose={name: 0}, tape=True, locked={name})
+    assert [stop.limit for stop in rule(locked).stops] == [Limit.LOCKED]
+
+
 @pytest.mark.parametrize("fields", [{"doubt": "Stale"}, {"approve": code(node="T2_US_MIT")}])
 def test_what_stops_all_new_marks_lets_no_marked_block_go_that_waits_for_a_person(fields: dict[str, Any]) -> None:
     (name,) = names(1)
