@@ -24,7 +24,7 @@ from consumers.apply import unlisted_files, unruled
 from consumers.apply.additions import bring
 from consumers.apply.batch import Batch, Fate
 from consumers.apply.remove import remove
-from consumers.apply.sides import Sides, Sites
+from consumers.apply.sides import Sides, Sites, with_rse
 from consumers.apply.task import Task, is_permitted
 from consumers.engine.result import Failed, Result, Stop
 from consumers.engine.world import World
@@ -53,11 +53,12 @@ def handle(command: SyncBlocks, world: World) -> Result:
         return Result(
             Outcome.SKIPPED, notes=[f"{command.node}: the switch at {site.rse} says frozen (or is unreadable)"]
         )
-    batch = _batch(command, world, site, policy)
-    sides = Sides(world.phedex, world.rucio, Sites(world.rucio, world.settings))
-    left = _work(batch, world, sides) or _remove(command, batch, world, sides)
-    if not left and not batch.dry:
-        _rule_late(batch, sides)
+    with with_rse(site):
+        batch = _batch(command, world, site, policy)
+        sides = Sides(world.phedex, world.rucio, Sites(world.rucio, world.settings))
+        left = _work(batch, world, sides) or _remove(command, batch, world, sides)
+        if not left and not batch.dry:
+            _rule_late(batch, sides)
     _raise_if_all_failed(batch)
     spent = {
         "phedex_requests": world.phedex.requests - asked[0],

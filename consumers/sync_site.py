@@ -111,11 +111,12 @@ def _removals(command: SyncSite, observed: Observed, limits: Limits) -> Iterator
 
 def _to_record(observed: Observed) -> dict[str, list[str]]:
     """Held blocks that are not on record for this reason or a worse one, by reason: a page of them at most."""
-    ruling, found = observed.plan.ruling, observed.found
-    names = [name for name in ruling.record if not observed.holds(name, found.remove[name].why)] if ruling else []
+    ruling = observed.plan.ruling
+    whys = {name: one.why for name, one in (observed.found.pending | observed.found.remove).items()}
+    names = [name for name in ruling.record if not observed.holds(name, whys[name])] if ruling else []
     by_reason: dict[str, list[str]] = {}
     for name in names[: observed.page]:
-        by_reason.setdefault(str(found.remove[name].why.value), []).append(name)
+        by_reason.setdefault(str(whys[name].value), []).append(name)
     return by_reason
 
 

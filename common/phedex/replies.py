@@ -26,6 +26,9 @@ class Envelope(Struct, frozen=True, gc=False, kw_only=True):
     request_timestamp: float
 
 
+TAPE = ("MSS", "Buffer")  # the kinds of nodes on tape and before it
+
+
 class Node(Struct, frozen=True, gc=False):
     """A node: its name, storage element, kind (`Disk`, `Buffer`, `MSS`) and technology, None where unknown."""
 

@@ -50,6 +50,10 @@ class Malformed(Untrusted):
     """Raised for JSON with a key missing, or a value of a wrong type."""
 
 
+class NodeMissing(Untrusted):
+    """Raised for a list of nodes without one that has an RSE in Rucio: more likely short than a name mistyped."""
+
+
 class WrongCall(Untrusted):
     """Raised for the reply of another call (`request_call`)."""
 

@@ -19,6 +19,7 @@ from common.sync.catalogue import RuleAtRse
 from common.sync.marks import (
     CUSTODIAL,
     GONE_APPROVED,
+    GONE_CUSTODIAL,
     GONE_SINCE,
     GONE_WHY,
     GROUP,
@@ -93,7 +94,7 @@ def is_ours(row: Row, site: Site) -> bool:
 def rule_of(row: Row, site: Site) -> RuleAtRse:
     """What we keep of a rule as Rucio gives it."""
     meta, comment = row.get("meta"), row.get("comments")
-    said = _said(meta) if isinstance(meta, str) else _told(meta)
+    said = _said(meta) if isinstance(meta, str) else told_by(meta)
     return RuleAtRse(
         row["id"],
         row.get("locks_ok_cnt") or 0,
@@ -114,10 +115,13 @@ def rule_of(row: Row, site: Site) -> RuleAtRse:
         said.begun,
         said.seen,
         sys.intern(str(row.get("created_at") or "")),
+        said.held_plan,
+        said.held_custodial,
+        said.marked_custodial,
     )
 
 
-class _Said(NamedTuple):
+class Said(NamedTuple):
     """What a rule's meta says."""
 
     gone_since: float
@@ -131,18 +135,22 @@ class _Said(NamedTuple):
     left: bool
     begun: bool
     seen: float
+    held_plan: float
+    held_custodial: bool
+    marked_custodial: bool
 
 
 @lru_cache(maxsize=1024)
-def _said(meta: str) -> _Said:
+def _said(meta: str) -> Said:
     """What a meta's text says, read once: a site's rules have few that differ, but for those that are marked."""
-    return _told(meta)
+    return told_by(meta)
 
 
-def _told(text: object) -> _Said:
+def told_by(text: object) -> Said:
+    """What a rule's meta, as Rucio has it, says of its removal."""
     meta = parse_meta(text)
     hold = hold_of(meta)
-    return _Said(
+    return Said(
         _seconds(meta.get(GONE_SINCE)),
         bool(meta.get(GONE_APPROVED)),
         KEEP in meta,
@@ -154,6 +162,9 @@ def _told(text: object) -> _Said:
         LEFT in meta,
         SWEEPING in meta,
         seen_at(meta),
+        hold.plan if hold else 0,
+        hold is not None and hold.custodial,
+        GONE_CUSTODIAL in meta,
     )
 
 

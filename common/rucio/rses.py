@@ -138,16 +138,21 @@ def _matching(rucio: Rucio, expression: str) -> list[str]:
 
 
 class Closed(Struct, frozen=True):
-    """What an RSE itself says of removals: it is closed for deletion, or on tape."""
+    """What an RSE itself says: it is closed for deletion, or on tape, or its replicas are none to rely on.
+
+    `unsure`: it cannot be read from now, or is volatile, which may lose a replica at any time.
+    """
 
     for_deletion: bool
     tape: bool
+    unsure: bool
 
 
 def closed(rucio: Rucio, rse: str) -> Closed:
-    """Whether the RSE lets replicas be deleted now, and whether it is a tape."""
+    """Whether the RSE lets replicas be deleted now, whether it is a tape, and whether another site can rely on it."""
     row = rucio.row("get_rse", rse, about=rse)
-    return Closed(row.get("availability_delete") is False, row.get("rse_type") == "TAPE")
+    unsure = row.get("availability_read") is False or row.get("volatile") is True
+    return Closed(row.get("availability_delete") is False, row.get("rse_type") == "TAPE", unsure)
 
 
 def attributes_of(rucio: Rucio, rse: str) -> dict[str, object] | None:

@@ -89,6 +89,15 @@ def locked_by(rucio: Rucio, rule: str, rse: str) -> set[str]:
     return {called(row) for row in rows if row["rse"] == rse}
 
 
+def ordered_by(rucio: Rucio, rule: str, rse: str) -> set[str]:
+    """The files that a rule has Rucio transfer to an RSE; none for a rule that is gone."""
+    try:
+        rows = list(rucio.rows("list_replica_locks", rule, about=rule))
+    except NotFound:
+        return set()
+    return {called(row) for row in rows if row["rse"] == rse and row["state"] == "REPLICATING"}
+
+
 def add(rucio: Rucio, datasets: list[str], rse: str, account: str, meta: dict[str, Any]) -> None:
     """Each dataset has a rule at the RSE, without end: at most 1,000, all or nothing.
 
@@ -110,9 +119,15 @@ def add(rucio: Rucio, datasets: list[str], rse: str, account: str, meta: dict[st
     metrics.RULE_CHANGES.labels("added").inc(len(datasets))
 
 
-def change(rucio: Rucio, rule: str, options: dict[str, Any]) -> None:
-    """The rule has the options; NotFound where there is no such rule any more."""
-    rucio.call("update_replication_rule", rule, options, about=rule)
+def change(rucio: Rucio, rule: str, options: dict[str, Any], *, by: float | None = None) -> None:
+    """The rule has the options; NotFound where there is no such rule any more.
+
+    `by`: the time of the session's clock after which nothing is sent, which raises TooLate then.
+    """
+    if by is None:
+        rucio.call("update_replication_rule", rule, options, about=rule)
+    else:
+        rucio.call_by(by, "update_replication_rule", rule, options, about=rule)
     metrics.RULE_CHANGES.labels("ended" if options.get("lifetime") == 0 else "updated").inc()
 
 
@@ -126,11 +141,21 @@ def lasts_until(row: Row, at: datetime) -> datetime | None:
 
     None for a rule without an end, and for one that is over.
     """
-    end = row.get("expires_at")
-    if end is None:
-        return None
-    end = end if end.tzinfo else end.replace(tzinfo=UTC)  # Rucio's times are UTC and do not say so
-    return end if end > at + SOON else None
+    end = _end_of(row)
+    return end if end is not None and end > at + SOON else None
+
+
+def is_over(row: Row, at: datetime) -> bool:
+    """True for a rule whose end has come: Rucio's cleaner takes it at its next round."""
+    end = _end_of(row)
+    return end is not None and end <= at
+
+
+def _end_of(row: Row) -> datetime | None:
+    end: datetime | None = row.get("expires_at")
+    if end is None or end.tzinfo:
+        return end
+    return end.replace(tzinfo=UTC)  # Rucio's times are UTC and do not say so
 
 
 def withdraw(rucio: Rucio, rule: str) -> None:

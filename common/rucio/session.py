@@ -19,6 +19,7 @@ from common.telemetry import metrics
 from common.telemetry.redact import hide
 
 with configuration.explained():  # the import alone reads rucio.cfg
+    from rucio.client.baseclient import STATUS_CODES_TO_RETRY
     from rucio.client.client import Client
     from rucio.common.config import clean_cached_config
     from rucio.common.exception import CannotAuthenticate
@@ -38,8 +39,8 @@ class Counter:
     """How many HTTP requests were sent, logins apart. Tries that got no answer count as well.
 
     `verb`: the method of the client that sends the next ones. `send_by`: after this time of `clock` nothing more is
-    sent; the client repeats requests by itself, and one that comes too late must not go out. `sent_at`: when the last
-    one went out.
+    sent, and nothing twice: the client repeats by itself what got no answer, and what is said of the second time hides
+    that the first may be carried out yet. `sent_at`: when the last one went out that was not refused for its login.
     """
 
     def __init__(self) -> None:
@@ -51,10 +52,10 @@ class Counter:
 
 
 class TooLate(Exception):
-    """Raised in place of sending a request whose time is over. `sent`: it was sent once before, with no answer."""
+    """Raised in place of sending a request whose time is over, or that was sent once before, with no answer: `sent`."""
 
     def __init__(self, *, sent: bool) -> None:
-        super().__init__("the time for this request is over")
+        super().__init__("no answer came to this request" if sent else "the time for this request is over")
         self.sent = sent
 
 
@@ -71,7 +72,7 @@ class _Counting(HTTPAdapter):
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         is_login = "/auth/" in (request.path_url or "")
         now, limit = clock(), self.counter.send_by
-        if limit is not None and now > limit:
+        if limit is not None and (now > limit or self.counter.sent_at > 0):
             raise TooLate(sent=self.counter.sent_at > 0)
         if is_login:
             self.counter.logins += 1
@@ -82,6 +83,11 @@ class _Counting(HTTPAdapter):
         try:
             response = super().send(request, *args, **kwargs)
             status = response.status_code
+            if status == requests.codes.unauthorized:  # nothing was done
+                self.counter.sent_at = 0.0
+            elif limit is not None and status in STATUS_CODES_TO_RETRY:  # something in between answered
+                response.close()
+                raise TooLate(sent=not is_login)
         finally:
             verb = "login" if is_login else self.counter.verb
             metrics.requested(System.RUCIO, verb, status, time.monotonic() - began)
@@ -228,7 +234,7 @@ class Rucio:
     def call_by(self, limit: float, verb: str, *args: Any, about: str = "", **options: Any) -> tuple[float, float]:
         """The call is made, if it can be sent by this time of `clock`; when it was sent, and answered.
 
-        Raises TooLate where its time was over before it, or a repetition of it, was sent.
+        Raises TooLate where its time was over before it was sent, or where it got no answer.
         """
         client = self.client  # its login is no part of the call
         self.counter.send_by, self.counter.sent_at = limit, 0.0

@@ -16,7 +16,7 @@ from common.rucio.inventory import is_ours
 from common.rucio.rses import Site, is_announced
 from common.rucio.session import Row, Rucio, clock
 from common.sync.keep import Undone, is_meant, kept
-from common.sync.marks import COMMENT, KEEP, cleared_text, keep_of, keep_text, parse_meta
+from common.sync.marks import COMMENT, KEEP, cleared_text, keep_of, keep_text, named_of, parse_meta
 
 PAUSE = 0.3  # seconds between two looks whether a sweep is over
 
@@ -124,10 +124,14 @@ def _wait(rucio: Rucio, rse: str, block: str, seconds: float) -> bool:
 
 
 def _is_swept(rucio: Rucio, site: Site, row: Row) -> bool:
-    """True where the rule is over, or the sweep of its block has begun."""
+    """True where the rule is over, or the sweep of its block has begun.
+
+    An end that is near is a sweep's, whose clock differs from ours; or a person's, which can be lifted still.
+    """
     at = datetime.fromtimestamp(time.time(), UTC)
-    is_over = row.get("expires_at") is not None and rules.lasts_until(row, at) is None
-    return is_over or is_begun(rucio, site.rse, row)
+    is_near = row.get("expires_at") is not None and rules.lasts_until(row, at) is None
+    is_sweeps = named_of(parse_meta(row.get("meta"))) is not None
+    return (is_near and (is_sweeps or rules.is_over(row, at))) or is_begun(rucio, site.rse, row)
 
 
 def _cleared(rucio: Rucio, row: Row, order: Order) -> Undone:

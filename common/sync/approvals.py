@@ -54,7 +54,7 @@ def time_of(code: str) -> float:
 
 
 def problem_of(
-    code: str, node: str, dataset: str, *, at: float, lifetime: float, narrowed: str = "", skew: float = 600
+    code: str, node: str, dataset: str, *, at: float, lifetime: float, narrowed: str = "", skew: float = 60
 ) -> str:
     """Why a code approves nothing here, "" where it is good. `at`: now; `lifetime`: seconds that an approval lasts.
 
@@ -80,6 +80,12 @@ def is_everywhere(code: str, dataset: str, narrowed: str) -> bool:
     return check == _check(stamp, scope_of(EVERYWHERE, dataset, narrowed))
 
 
-def covers(since: float, hold: Hold | None, why: Removal) -> bool:
-    """True where the block was on record as held when somebody looked, for this reason or a worse one."""
-    return hold is not None and hold.since <= since and permits(hold.why, why)
+def covers(since: float, hold: Hold | None, why: Removal, *, custodial: bool = False) -> bool:
+    """True where the block was on record as held when somebody looked, for this reason or a worse one.
+
+    Or where the plan that was looked at is the one that put it on record. `custodial`: what it is now, and must have
+    been on record as.
+    """
+    if hold is None or (custodial and not hold.custodial):
+        return False
+    return (hold.since <= since or hold.plan == since) and permits(hold.why, why)

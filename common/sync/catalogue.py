@@ -56,6 +56,9 @@ class RuleAtRse(Struct, frozen=True, gc=False):
     begun: bool = False  # a sweep of it was about to begin, and may have
     seen: float = 0  # when it was last known to be here (epoch seconds), 0 where that was never written down
     made: str = ""  # when it was made, as Rucio writes it
+    held_plan: float = 0  # when the plan began to read that put it on record as held
+    held_custodial: bool = False  # it was custodial then
+    marked_custodial: bool = False  # it was custodial as it was marked
     unlike: bool = False  # another rule of ours on the block that stands is not held, or for another reason
 
     @property
@@ -66,7 +69,9 @@ class RuleAtRse(Struct, frozen=True, gc=False):
     @property
     def hold(self) -> Hold | None:
         """The hold that an approval can cover: the block's, where each of our rules on it that stands has it."""
-        return Hold(self.held_since, self.held_why) if self.held_since and not self.unlike else None
+        if not self.held_since or self.unlike:
+            return None
+        return Hold(self.held_since, self.held_why, self.held_plan, self.held_custodial)
 
     @property
     def counts_from(self) -> float:

@@ -53,6 +53,7 @@ def case_of(
     read = {name for name in rules if inside(name) and policy(name) and not doubted(name)}
     present = {name for name, block in reading.blocks.items() if block.complete and policy(name)}
     proven = {n for part in (found.remove, found.pending) for n, one in part.items() if one.why is Removal.NOWHERE}
+    custodial = {name for name in found.pending if is_custodial(reading, rules[name], name)}
     return Case(
         node=node,
         rse=rse,
@@ -64,7 +65,8 @@ def case_of(
         pending={name: one.why for name, one in found.pending.items()},
         marked_at={name: rules[name].gone_since for name in found.pending},
         locked={name for name in found.pending if rules[name].locked},
-        custodial={name for name in found.pending if _is_custodial(reading, rules[name], name)},
+        custodial=custodial,
+        unseen={name for name in custodial if not rules[name].marked_custodial},
         site=tally(rules.values()),
         own=None if dataset in EVERYTHING else tally(rule for name, rule in rules.items() if inside(name)),
         spent_bytes=sum(_bytes(reading, name, bytes_of) for name, rule in rules.items() if rule.marked),
@@ -95,14 +97,14 @@ def _leaving(reading: Reading, rule: RuleAtRse, name: str, surplus: Surplus, byt
     return Leaving(
         surplus.why,
         _bytes(reading, name, bytes_of),
-        custodial=_is_custodial(reading, rule, name),
+        custodial=is_custodial(reading, rule, name),
         locked=rule.locked,
         marked=rule.marked,
         hold=rule.hold,
     )
 
 
-def _is_custodial(reading: Reading, rule: RuleAtRse, name: str) -> bool:
+def is_custodial(reading: Reading, rule: RuleAtRse, name: str) -> bool:
     """What PhEDEx says, and where it has nothing at the node any more what it said last."""
     block = reading.blocks.get(name)
     return rule.custodial or (block is not None and block.custodial)

@@ -62,6 +62,7 @@ class Case:
     marked_at: Mapping[str, float] = field(default_factory=dict)  # since when those are marked (epoch seconds)
     locked: Set[str] = frozenset()  # those of them whose rule a person locked
     custodial: Set[str] = frozenset()  # those of them that are custodial now, whatever they were when they were marked
+    unseen: Set[str] = frozenset()  # those that became so after that: nobody has approved them as custodial
     begun: Set[str] = frozenset()  # those of them of which replicas went: a sweep that has begun only goes forward
     site: Tally  # all our rules at the RSE
     own: Tally | None = None  # those of the dataset pattern where one was asked for
@@ -93,7 +94,7 @@ class Ruling(Struct, frozen=True, kw_only=True):
     approval: str  # its code, where it covers any
     sweep: bool  # whether marks may be acted on
     kept: list[str]  # those that may not all the same
-    record: list[str]  # held blocks that are to be put on record
+    record: list[str]  # blocks that are to be put on record as held, or as marked and custodial
 
     @property
     def limit(self) -> Limit | None:
@@ -138,7 +139,7 @@ def rule(case: Case) -> Ruling:
         approval=case.approve if covered else "",
         sweep=believed or bool(covered),
         kept=sorted(kept),
-        record=sorted(asked) if may else [],
+        record=sorted(asked | (person.keys() & case.unseen)) if may else [],
     )
 
 
@@ -147,13 +148,22 @@ def _covered(case: Case) -> set[str]:
     since = approvals.time_of(case.approve)
     if not since:
         return set()
-    held = {n for n, one in case.remove.items() if not one.locked and approvals.covers(since, one.hold, one.why)}
-    held |= {n for n in case.pending if n not in case.locked and 0 < case.marked_at.get(n, 0) <= since}
+    held = {
+        name
+        for name, one in case.remove.items()
+        if not one.locked and approvals.covers(since, one.hold, one.why, custodial=_asks_custodial(case, one))
+    }
+    marked = case.pending.keys() - case.locked - (case.unseen if case.budget.hold_custodial else set())
+    held |= {name for name in marked if 0 < case.marked_at.get(name, 0) <= since}
     # One of all nodes is given for what is gone everywhere, and for nothing else.
     if approvals.is_everywhere(case.approve, case.dataset, _narrowed(case)):
         whys = {name: one.why for name, one in case.remove.items()} | dict(case.pending)
         held = {name for name in held if whys[name] in DESTROYING}
     return held
+
+
+def _asks_custodial(case: Case, one: Leaving) -> bool:
+    return one.custodial and case.budget.hold_custodial
 
 
 def checksum_of(case: Case) -> str:
@@ -308,11 +318,11 @@ def _single(case: Case) -> Iterator[tuple[str, Limit]]:
 
 
 def _marked_single(case: Case) -> Iterator[tuple[str, Limit]]:
-    """Marked blocks that a person must approve, as they are now, and that no person approved."""
+    """Marked blocks that a person must approve, as they are now, and that no person approved as that."""
     for name, why in case.pending.items():
         asks = name not in case.begun
         limit = single_limit(why, case.budget, tape=asks and case.tape, custodial=asks and name in case.custodial)
-        if limit is not None and name in case.loose:
+        if limit is not None and (name in case.loose or name in case.unseen):
             yield name, limit
 
 

@@ -8,7 +8,7 @@ RSE (`common.rucio.announcements`). Two of them at once never erase each other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 
@@ -20,13 +20,12 @@ GONE_CYCLE = "phedex_gone_cycle"
 GONE_WHY = "phedex_gone_why"
 GONE_BY = "phedex_gone_by"
 GONE_APPROVED = "phedex_gone_approved"  # the approval that a person gave, for marks that one covers
+GONE_CUSTODIAL = "phedex_gone_custodial"  # it was custodial as it was marked: an approval covers that
 GONE_HELD = "phedex_gone_held"  # why a mark that was due was not acted on: said by the cycle that finds it
-SWEEPING = (
-    "phedex_sweeping"  # {"at": epoch seconds, "file": hash}: a sweep was about to begin, with this file among others
-)
+SWEEPING = "phedex_sweeping"  # {"at": epoch seconds, "file", "more": hashes of files}: a sweep was about to begin
 SEEN = "phedex_seen"  # when (epoch seconds) it was back, or was to stay: a deletion before that proves nothing
-MARK = (SWEEPING, GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY, GONE_APPROVED, GONE_HELD)
-HOLD = "phedex_hold"  # {"since": epoch seconds, "why": reason}: a person is asked before the block is marked
+MARK = (SWEEPING, GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY, GONE_APPROVED, GONE_CUSTODIAL, GONE_HELD)
+HOLD = "phedex_hold"  # {"since", "plan": epoch seconds, "why": reason, "custodial"}: a person is asked before a mark
 KEEP = "phedex_keep"  # in metas of before: today's `undo` writes the comment
 LEFT = "phedex_left"  # {epoch seconds: hashes}: files that PhEDEx lists no more in the block, by when that was read
 GROUP = "phedex_group"
@@ -89,11 +88,16 @@ def reason_of(text: object) -> Removal:
     return Removal(word) if word in list(Removal) else Removal.GONE
 
 
-class Hold(Struct, frozen=True):
-    """Since when a person is asked about a block (epoch seconds), and for which reason it was held then."""
+class Hold(Struct, frozen=True, omit_defaults=True):
+    """Since when a person is asked about a block (epoch seconds), and for which reason it was held then.
+
+    `plan`: when the plan began to read that found it so: who looked at that plan has seen it. `custodial`: it was so.
+    """
 
     since: float
     why: Removal
+    plan: float = 0
+    custodial: bool = False
 
 
 def hold_of(meta: Meta) -> Hold | None:
@@ -101,24 +105,33 @@ def hold_of(meta: Meta) -> Hold | None:
     found = meta.get(HOLD)
     if not isinstance(found, Mapping):
         return None
-    since = found.get("since")
-    if isinstance(since, bool) or not isinstance(since, int | float) or not 0 < since < NEVER:
-        return None
-    return Hold(since, reason_of(found.get("why")))
+    since, plan = _time(found.get("since")), _time(found.get("plan"))
+    return Hold(since, reason_of(found.get("why")), plan, found.get("custodial") is True) if since else None
 
 
-def with_hold(meta: Meta, since: float, why: Removal) -> dict[str, object] | None:
-    """The meta with a hold; None where it has one for a reason that destroys as much, or was to stay since then."""
+def _time(value: object) -> float:
+    """Epoch seconds, 0 for what is no time."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < NEVER else 0
+
+
+def with_hold(
+    meta: Meta, since: float, why: Removal, *, plan: float, custodial: bool = False
+) -> dict[str, object] | None:
+    """The meta with a hold; None where it has one for a reason that destroys as much, or was to stay since the plan.
+
+    A block that is custodial since is held anew: who looked before has not seen that.
+    """
     known = hold_of(meta)
-    if (known is not None and severity(known.why) == severity(why)) or since < seen_at(meta):
+    same = known is not None and severity(known.why) == severity(why) and known.custodial >= custodial
+    if same or plan < seen_at(meta):
         return None
-    return {**meta, HOLD: {"since": since, "why": str(why)}}
+    note: dict[str, object] = {"since": since, "why": str(why), "plan": plan}
+    return {**meta, HOLD: note | ({"custodial": True} if custodial else {})}
 
 
 def seen_at(meta: Meta) -> float:
     """When the block was last known to be here (epoch seconds), 0 where that was never written down."""
-    found = meta.get(SEEN)
-    return found if isinstance(found, int | float) and not isinstance(found, bool) and 0 < found < NEVER else 0
+    return _time(meta.get(SEEN))
 
 
 def softened(meta: Meta, why: Removal) -> dict[str, object] | None:
@@ -141,6 +154,17 @@ def with_mark(meta: Meta, mark: Meta) -> dict[str, object] | None:
     return {key: value for key, value in meta.items() if key not in (*MARK, HOLD)} | dict(mark)
 
 
+def as_custodial(meta: Meta, at: float) -> dict[str, object] | None:
+    """The meta whose mark is of a custodial block, made at this time (epoch seconds); None where it is, or has none.
+
+    Its time of grace begins anew, and whoever approved it before has not seen that.
+    """
+    if GONE_SINCE not in meta or GONE_CUSTODIAL in meta:
+        return None
+    rest = {key: value for key, value in meta.items() if key != GONE_APPROVED}
+    return rest | {GONE_SINCE: at, GONE_CUSTODIAL: True}
+
+
 def unmarked(meta: Meta, at: float, *, keep: bool = False) -> dict[str, object]:
     """The meta of a block that is to stay: without mark and hold, and (unless `keep`) without a keep of before.
 
@@ -154,20 +178,22 @@ def unmarked(meta: Meta, at: float, *, keep: bool = False) -> dict[str, object]:
 # --- a sweep that is about to begin --------------------------------------------------------------------------------
 
 
-def with_sweeping(meta: Meta, at: int, file: str) -> dict[str, object]:
-    """The meta that says that a sweep is about to take this file, in one request with others: whole or not at all."""
-    return {**meta, SWEEPING: {"at": at, "file": hash_of(file)}}
+def with_sweeping(meta: Meta, at: int, files: Collection[str]) -> dict[str, object]:
+    """The meta that says that a sweep is about to take these files, in one request with others: whole or not at all."""
+    first, *more = sorted(map(hash_of, files))
+    return {**meta, SWEEPING: {"at": at, "file": first, "more": "".join(more)}}
 
 
-def first_of(meta: Meta) -> str | None:
-    """The hash of a file by which it shows whether a sweep that was about to begin did; None where none was.
+def named_of(meta: Meta) -> frozenset[str] | None:
+    """The hashes of the files by which it shows whether a sweep that was about to begin did; None where none was.
 
-    "" where none is told: workers of before wrote the time alone.
+    Empty where none is told: workers of before wrote the time alone, or one file.
     """
     if SWEEPING not in meta:
         return None
     noted = meta[SWEEPING]
-    return str(noted.get("file") or "") if isinstance(noted, Mapping) else ""
+    text = "".join(str(noted.get(key) or "") for key in ("file", "more")) if isinstance(noted, Mapping) else ""
+    return frozenset(text[at : at + HASH] for at in range(0, len(text), HASH))
 
 
 # --- a person's word: the comment ----------------------------------------------------------------------------------

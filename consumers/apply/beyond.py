@@ -62,7 +62,8 @@ def read(
 ) -> Known:
     """Why each of the names should leave the node: one request for 100 of them to PhEDEx, one for 500 to Rucio.
 
-    For those that PhEDEx lists nowhere five more for 100 to PhEDEx, and one to Rucio for each rule at another site.
+    For those that PhEDEx lists nowhere five more for 100 to PhEDEx (two where its catalogue does not know them either),
+    and one to Rucio for each rule at another site.
     `controls`: blocks that PhEDEx surely has somewhere. `here`: names that it lists at the node, though not whole.
     `known`: tells which names the catalogue knows, where that was read already.
 
@@ -79,7 +80,7 @@ def read(
     asked = [name for name in absent if name in catalogue]
     deletions = sides.phedex.deletions_of(asked) if asked else {}
     meant = sides.phedex.subscribed(asked) if asked else {}
-    filed = sides.phedex.nodes_with_files(asked) if asked else {}
+    filed = sides.phedex.nodes_with_files(absent) if absent else {}
     for name in names:
         where = found.where[name]
         found.places[name], found.takers[name] = _elsewhere(sides, own, name, where.complete, held)

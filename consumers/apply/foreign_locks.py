@@ -18,7 +18,7 @@ from common.rucio.replicas import Standing
 from common.rucio.rses import Site, attributes_of, is_rule_for
 from common.rucio.rules import Lock
 from common.rucio.session import Row, Rucio
-from common.sync.marks import first_of, parse_meta
+from common.sync.marks import named_of, parse_meta
 
 Standings = Mapping[str, Mapping[str, Standing]]
 Rows = Mapping[str, list[Row]]
@@ -73,7 +73,7 @@ def _others(rucio: Rucio, site: Site, files: Standings, rows: Rows) -> Iterator[
 def _is_swept(row: Row) -> bool:
     """True for a rule of ours that a sweep has ended. One that somebody gave an end holds its files until then."""
     is_over = row.get("expires_at") is not None and rules.lasts_until(row, now()) is None
-    return is_over and first_of(parse_meta(row.get("meta"))) is not None
+    return is_over and named_of(parse_meta(row.get("meta"))) is not None
 
 
 def _every(rucio: Rucio, files: Standings, rows: Rows) -> list[tuple[str, Row]]:

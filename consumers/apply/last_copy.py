@@ -30,15 +30,25 @@ class Last(Struct, frozen=True):
 
 
 def decide(
-    block: str, rse: str, files: Mapping[str, Standing], foreign: Set[str], places: Set[str], *, destroys: bool
+    block: str,
+    rse: str,
+    files: Mapping[str, Standing],
+    foreign: Set[str],
+    places: Set[str],
+    *,
+    destroys: bool,
+    wished: Mapping[str, str] = {},
+    going: Set[str] = frozenset(),
 ) -> Sweep | Last:
     """What becomes of a block's files that have a replica at the RSE.
 
     A replica goes only where Rucio has the file AVAILABLE at one of the `places`, which are standing rules of this sync
     where PhEDEx has the block complete; or where the reason of the removal `destroys`, because PhEDEx has the block
     nowhere. Then a file without another replica is detached before: deleting the last replica of an attached file tears
-    its dataset out of the container (41.5.1). It must be in nobody else's dataset, for Rucio's record of it goes too.
-    `foreign`: the files that others hold here, which stay.
+    its dataset out of the container (41.5.1). What is nowhere else to be read must be in nobody else's dataset, and
+    wanted by no rule of others.
+    `foreign`: the files that others hold here, which stay. `wished`: files that rules of others want, with why each
+    stays then. `going`: RSEs where somebody may be about to delete the same: what is there may be gone.
     """
     sweep = Sweep([], [], [], [])
     for file in sorted(name for name, standing in files.items() if rse in standing.states):
@@ -50,13 +60,21 @@ def decide(
             if not destroys:
                 return Last(file, _lack(standing, rse, places))
             sweep.lost.append(file)
-            if len(standing.states) == 1:
-                if others := _others(block, standing.parents):
-                    return Last(file, f"PhEDEx has it nowhere, but it is in {others[0]} as well")
-                if block in standing.parents:
-                    sweep.detach.append(file)
+            is_record = len(standing.states) == 1  # Rucio's record of the file goes with it
+            is_last = standing.available_at(rse) and not _is_elsewhere(standing, {rse, *going})
+            if (is_record or is_last) and (others := _others(block, standing.parents)):
+                return Last(file, f"PhEDEx has it nowhere, but it is in {others[0]} as well")
+            if is_last and file in wished:
+                return Last(file, wished[file])
+            if is_record and block in standing.parents:
+                sweep.detach.append(file)
         sweep.delete.append(file)
     return sweep
+
+
+def _is_elsewhere(standing: Standing, besides: Set[str]) -> bool:
+    """True where the file can be read at an RSE but for these."""
+    return any(standing.available_at(at) for at in standing.states.keys() - besides)
 
 
 def _lack(standing: Standing, rse: str, places: Set[str]) -> str:

@@ -16,7 +16,7 @@ from common.rucio import announcements, dids, replicas
 from common.rucio import rules as rucio_rules
 from common.rucio.inventory import is_ours, rule_of
 from common.rucio.replicas import Standing
-from common.rucio.rses import Switch, attributes_of, switch_of
+from common.rucio.rses import Switch, attributes_of, closed, switch_of
 from common.rucio.session import Row, clock
 from common.sync.catalogue import BlockAtNode, RuleAtRse
 from common.sync.marks import severity
@@ -138,11 +138,18 @@ def _read_phedex(task: Task, work: Work, look: Look) -> None:
 
 
 def _read_rules(task: Task, look: Look) -> None:
-    """First the announcements at the places to rely on, then all rules on the blocks, here and there."""
+    """First the announcements at the places to rely on, then all rules on the blocks, here and there.
+
+    A place that cannot be read from, or may lose what it has at any time, is none.
+    """
     lifetime = task.sides.rucio.main.announcement_lifetime
-    rses = sorted({rse for name in look.names for rse in look.known.places[name]})
+    rses = {rse for name in look.names for rse in look.known.places[name]}
+    unsure = {rse for rse in rses if closed(task.sides.rucio, rse).unsure}
+    for name in look.names:
+        look.known.places[name] -= unsure
+    rses -= unsure
     live: dict[str, list[announcements.Announcement]] = {}
-    for rse in rses:
+    for rse in sorted(rses):
         found = announcements.of(attributes_of(task.sides.rucio, rse) or {})
         live[rse], over = announcements.parted(found, now().timestamp(), lifetime)
         for one in over:
@@ -167,6 +174,8 @@ def _still_due(task: Task, work: Work, look: Look, *, begun: bool) -> None:
         why = look.known.reasons[name].why
         if (any(rule.keep for rule in look.ours[name]) and not begun) or not standing:
             task.batch.end(name, Fate.PENDING, f"{name}: its mark was taken back a moment ago")
+        elif not begun and (rule := _with_end(task, look, name)):
+            task.batch.end(name, Fate.PENDING, f"{name}: somebody has its rule {rule} end later: it stays until then")
         elif task.is_locked(standing):
             task.batch.end(name, Fate.LOCKED, f"{name}: a person locked its rule {standing[0].id}: it stays")
         elif severity(why) > severity(work.why(name).why):
@@ -177,6 +186,12 @@ def _still_due(task: Task, work: Work, look: Look, *, begun: bool) -> None:
         elif limit := sweep_needs_person(task, fresh, name, look.here.get(name), begun=begun):
             task.batch.end(name, Fate.PENDING, not_swept(name, why, limit))
     look.drop(name for name in look.names if name in task.batch.fates)
+
+
+def _with_end(task: Task, look: Look, name: str) -> str:
+    """A rule of ours on the block that somebody gave an end to come, which holds the files until then; "" for none."""
+    rows = (row for row in look.rows[name] if is_ours(row, task.batch.site))
+    return next((str(row["id"]) for row in rows if rucio_rules.lasts_until(row, now()) is not None), "")
 
 
 def _read_replicas(task: Task, look: Look, only: Mapping[str, list[str]] | None) -> None:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from common.messages.meta import now
 from common.rucio import announcements
 from common.rucio import rules as rucio_rules
 from common.rucio.inventory import rules_at
-from common.sync import approvals, marks
+from common.rucio.rses import attributes_of
+from common.sync import marks
 from common.sync.catalogue import BlockAtNode, RuleAtRse
 from common.sync.guard import over_by_number
-from common.sync.limits import Limit, single_limit
+from common.sync.limits import Limit
 from common.sync.marks import (
     DESTROYING,
     GONE_APPROVED,
     GONE_BY,
+    GONE_CUSTODIAL,
     GONE_CYCLE,
     GONE_SINCE,
     GONE_WHY,
@@ -30,15 +31,14 @@ from common.sync.marks import (
     severity,
 )
 from common.sync.reasons import Reason
-from common.sync.selection import like
 from common.sync.words import percent
 from consumers.apply import beyond, rules
+from consumers.apply.approved import is_approved, is_custodial, needs_person
 from consumers.apply.batch import Fate
 from consumers.apply.beyond import Known
 from consumers.apply.rules import Found
-from consumers.apply.task import CLOCKS, Task, budget_of, check_permission, check_switch
+from consumers.apply.task import Task, budget_of, check_permission, check_switch
 
-ON_RECORD_WITHIN = timedelta(minutes=5)  # so long after its plan began a batch says that plan's time
 BY_KIND = (Limit.TAPE, Limit.CUSTODIAL)  # for what the block is, whatever the reason why it should leave
 
 # --- what is decided of each block -------------------------------------------------------------------------------
@@ -95,8 +95,8 @@ def _sort_out(task: Task, work: Work, name: str) -> None:
     elif task.policy.incomplete == "keep" and name in batch.partial:
         _end_hold(task, work, name)
         batch.end(name, Fate.NOT_AT_NODE)
-    elif not work.rules(name):
-        batch.end(name, Fate.PENDING, _end_to_come(work, name))
+    elif (note := _end_to_come(work, name)) or not work.rules(name):
+        batch.end(name, Fate.PENDING, note)
     elif task.is_locked(work.rules(name)):
         note = f"{name}: a person locked its rule {work.rules(name)[0].id}: it stays until that person unlocks it"
         batch.end(name, Fate.LOCKED, note)
@@ -121,11 +121,14 @@ def _unmark(task: Task, work: Work, name: str) -> None:
     A keep of before stands in the meta, which is left as it is. A delete that was sent without an answer may still be
     carried out: until its announcement is over the rule says that it has begun.
     """
-    if any(rule.begun for rule in work.rules(name)) and announcements.about(task.batch.site.announced, [name]):
-        return
+    rucio = task.sides.rucio
+    if any(rule.begun for rule in work.rules(name)):
+        announced = announcements.of(attributes_of(rucio, task.rse) or {})  # as it is now
+        if announcements.about(announced, [name]):
+            return
     for rule in work.found.every[name] if not task.batch.dry else ():
         if (rule.marked or rule.held_since) and not rule.ending:
-            task.batch.written |= rules.unmark(task.sides.rucio, rule.id)
+            task.batch.written |= rules.unmark(rucio, rule)
 
 
 def _end_hold(task: Task, work: Work, name: str) -> None:
@@ -136,11 +139,11 @@ def _end_hold(task: Task, work: Work, name: str) -> None:
     for rule in work.rules(name) if not task.batch.dry else ():
         if rule.held_since and not rule.marked:
             check_permission(task)
-            task.batch.written |= rules.unmark(task.sides.rucio, rule.id)
+            task.batch.written |= rules.unmark(task.sides.rucio, rule)
 
 
 def _end_to_come(work: Work, name: str) -> str:
-    """Why a block waits whose rules all have an end; "" where they are over, and Rucio's cleaner has not been."""
+    """Why a block waits one of whose rules somebody gave an end: it holds the files until then; "" where none has."""
     ends = {rule.id: end for rule in work.found.every[name] if (end := work.found.ends.get(rule.id)) is not None}
     if not ends:
         return ""
@@ -185,64 +188,44 @@ def is_due(task: Task, found: Iterable[RuleAtRse], why: Removal) -> bool:
     )
 
 
-def needs_person(
-    task: Task, rule: RuleAtRse, name: str, why: Removal, here: BlockAtNode | None, *, begun: bool = False
-) -> Limit | None:
-    """Why this batch may not act on the rule without a person's approval, which is on record for one that it covers.
-
-    As it is now: a mark says nothing of a block that is custodial, or on tape, since it was made. `here`: what PhEDEx
-    has of the block at the node. `begun`: replicas of it went, and then it only goes forward.
-    """
-    asks = task.policy.hold_custodial and not begun
-    custodial = rule.custodial or (here is not None and here.custodial)
-    limit = single_limit(why, budget_of(task.policy), tape=asks and task.is_tape, custodial=asks and custodial)
-    return None if limit is None or is_approved(task, rule, name, why) else limit
-
-
-def is_approved(task: Task, rule: RuleAtRse, name: str, why: Removal) -> bool:
-    """True where a person approved the rule's mark, or this command's approval covers what is on record in the rule."""
-    if rule.marked and rule.approved and permits(rule.why, why):
-        return True
-    since, code = approvals.time_of(task.command.approved), task.command.approved
-    lifetime = task.sides.rucio.main.approval_lifetime + CLOCKS.total_seconds()
-    at, pattern, narrowed = now().timestamp(), task.command.approved_for, task.command.approved_narrowed
-    if not code or not like(pattern)(name):
-        return False
-    if approvals.problem_of(code, task.command.node, pattern, at=at, lifetime=lifetime, narrowed=narrowed):
-        return False
-    if approvals.is_everywhere(code, pattern, narrowed) and why not in DESTROYING:
-        return False
-    if rule.marked and permits(rule.why, why):
-        return rule.gone_since <= since
-    return approvals.covers(since, rule.hold, why)
+def _is_rule_approved(task: Task, work: Work, rule: RuleAtRse, name: str) -> bool:
+    custodial = task.policy.hold_custodial and is_custodial(rule, task.batch.partial.get(name))
+    return is_approved(task, rule, name, work.why(name).why, custodial=custodial)
 
 
 def _is_all_approved(task: Task, work: Work, name: str) -> bool:
     """True where a person approved the removal of the block, as far as each of its rules goes."""
-    return all(is_approved(task, rule, name, work.why(name).why) for rule in work.rules(name))
+    return all(_is_rule_approved(task, work, rule, name) for rule in work.rules(name))
 
 
 # --- on record, and marked ---------------------------------------------------------------------------------------
 
 
 def record(task: Task, names: list[str]) -> None:
-    """The held blocks are on record as held, since the time that the plan says and for its reason.
+    """The held blocks are on record as held, from now on and for the plan's reason, with the time of that plan.
 
-    A block whose reason is worse by now is left to the next plan: nobody has been shown that one. A batch that comes
-    late says since now: the block may have been back meanwhile, and what was approved then is used up.
+    A block whose reason is worse by now is left to the next plan: nobody has been shown that one. Since now, for the
+    block may have been back meanwhile: who looked then at another plan has not seen it held.
     """
     work = look(task, task.batch.open(names))
-    since, why = task.command.held_since, marks.reason_of(task.command.held_why)
-    assert since is not None
-    since = since if now() - since <= ON_RECORD_WITHIN else now()
+    plan, why = task.command.held_since, marks.reason_of(task.command.held_why)
+    assert plan is not None
     if not task.batch.dry:
         check_switch(task)
     for name in task.batch.open(names):
         if permits(why, work.why(name).why) and not task.batch.dry:
             for rule in work.rules(name):
                 check_permission(task)
-                task.batch.written |= rules.hold(task.sides.rucio, rule.id, marks.moment(since), why)
+                task.batch.written |= _put_on_record(task, rule, name, marks.moment(plan), why)
         task.batch.end(name, Fate.PENDING)
+
+
+def _put_on_record(task: Task, rule: RuleAtRse, name: str, plan: float, why: Removal) -> bool:
+    """A hold; or, for a mark from before its block was custodial, a new mark, which nobody has approved."""
+    custodial = is_custodial(rule, task.batch.partial.get(name))
+    if rule.marked and custodial and not rule.marked_custodial:
+        return rules.as_custodial(task.sides.rucio, rule)
+    return rules.hold(task.sides.rucio, rule, plan, why, custodial=custodial)
 
 
 def to_mark(task: Task, work: Work, names: list[str]) -> list[str]:
@@ -299,7 +282,8 @@ def mark(task: Task, work: Work, names: list[str]) -> list[str]:
 
 
 def _mark_rule(task: Task, rule: RuleAtRse, name: str, why: Removal) -> bool:
-    approved = is_approved(task, rule, name, why)
+    custodial = is_custodial(rule, task.batch.partial.get(name))
+    approved = is_approved(task, rule, name, why, custodial=task.policy.hold_custodial and custodial)
     meta = task.command.meta
     note: dict[str, object] = {
         GONE_SINCE: marks.moment(now()),
@@ -308,7 +292,8 @@ def _mark_rule(task: Task, rule: RuleAtRse, name: str, why: Removal) -> bool:
         GONE_BY: meta.by,
     }
     note |= {GONE_APPROVED: task.command.approved} if approved else {}
-    return rules.mark(task.sides.rucio, rule.id, note)
+    note |= {GONE_CUSTODIAL: True} if custodial else {}
+    return rules.mark(task.sides.rucio, rule, note)
 
 
 def _ask_others(task: Task, work: Work, name: str) -> None:
@@ -328,19 +313,19 @@ def soften(task: Task, work: Work, names: list[str]) -> None:
         for rule in work.rules(name):
             if rule.marked and severity(reason.why) < severity(rule.why):
                 check_permission(task)
-                task.batch.written |= rules.soften(task.sides.rucio, rule.id, reason.why)
+                task.batch.written |= rules.soften(task.sides.rucio, rule, reason.why)
             elif rule.held_since and not rule.marked and _may_be_last(reason):
                 check_permission(task)
-                task.batch.written |= rules.unmark(task.sides.rucio, rule.id)
+                task.batch.written |= rules.unmark(task.sides.rucio, rule)
 
 
 def approve(task: Task, work: Work, names: list[str]) -> None:
     """Marks that were made before, or are a moment ago, say that a person approves them, where one does."""
     for name in names if task.command.approved else ():
         for rule in work.rules(name):
-            if rule.marked and not rule.approved and is_approved(task, rule, name, work.why(name).why):
+            if rule.marked and not rule.approved and _is_rule_approved(task, work, rule, name):
                 check_permission(task)
-                task.batch.written |= rules.approve(task.sides.rucio, rule.id, task.command.approved)
+                task.batch.written |= rules.approve(task.sides.rucio, rule, task.command.approved)
 
 
 def sweep_needs_person(

@@ -8,11 +8,13 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from common.errors import RucioConflict
 from common.messages.meta import now
 from common.rucio import begun, rules
-from common.rucio.inventory import is_ours, preferred, rule_of
+from common.rucio.inventory import is_ours, preferred, rule_of, told_by
 from common.rucio.rses import Site
-from common.rucio.session import Row, Rucio, sliced
+from common.rucio.session import Row, Rucio, TooLate, clock, sliced
+from common.sync import marks
 from common.sync.catalogue import BlockAtNode, RuleAtRse, rule_meta
 from common.sync.marks import (
     COMMENT,
@@ -25,11 +27,11 @@ from common.sync.marks import (
     LEFT,
     SWEEPING,
     Removal,
-    first_of,
     hash_of,
     keep_of,
     left_of,
     moment,
+    named_of,
     parse_meta,
     permits,
     reason_of,
@@ -105,9 +107,20 @@ def add(rucio: Rucio, site: Site, blocks: Mapping[str, BlockAtNode]) -> Iterable
 def change(rucio: Rucio, rule: RuleAtRse, block: BlockAtNode) -> None:
     """The rule says what PhEDEx says of the block, without mark, hold, keep and end; NotFound if it is gone.
 
-    Read, change, write: what others wrote into its meta stays. Rucio has no way to write only if unchanged.
+    Read, change, write: what others wrote into its meta stays. Raises RucioConflict where somebody marked, held or kept
+    it since it was read for this: then PhEDEx is to be read anew, too.
     """
-    row = rules.read(rucio, rule.id)
+
+    def options(row: Row) -> dict[str, object]:
+        wanted = _as_phedex_has_it(row, block)
+        if wanted and not _is_as_read(row, rule):
+            raise RucioConflict(f"Rucio: rule {rule.id} was marked, held or kept a moment ago: read again")
+        return wanted
+
+    _written(rucio, rule.id, options)
+
+
+def _as_phedex_has_it(row: Row, block: BlockAtNode) -> dict[str, object]:
     before = parse_meta(row.get("meta"))
     meta = unmarked(before, moment(now())) | rule_meta(block)
     options: dict[str, object] = {"meta": rules.as_text(meta)} if meta != before else {}
@@ -115,59 +128,77 @@ def change(rucio: Rucio, rule: RuleAtRse, block: BlockAtNode) -> None:
         options["lifetime"] = None
     if keep_of({}, row.get("comments")) is not None:
         options["comment"] = COMMENT
-    if options:
-        rules.change(rucio, rule.id, options)
+    return options
 
 
 def withdraw(rucio: Rucio, found: Found, rse: str, name: str, ordering: Iterable[str]) -> bool:
     """What these rules of ours on a block have Rucio transfer to the RSE is cancelled; False where there is nothing.
 
-    Left alone where others hold the block there too: then it may be for them.
+    Left alone where others hold the block, or a file that is to come, there too: then it may be for them.
     """
     ordering, ours = list(ordering), {rule.id for rule in found.every[name]}
     if not ordering or any(lock.name == name and lock.rse == rse and lock.rule not in ours for lock in found.locks):
+        return False
+    coming = {file for rule in ordering for file in rules.ordered_by(rucio, rule, rse)}
+    if any(row["id"] not in ours for file in sorted(coming) for row in rules.holding_file(rucio, file)):
         return False
     for rule in ordering:
         rules.withdraw(rucio, rule)
     return True
 
 
-def approve(rucio: Rucio, rule: str, code: str) -> bool:
+def approve(rucio: Rucio, rule: RuleAtRse, code: str) -> bool:
     """A marked rule's meta says which approval covers its mark; False where one does already, or the mark is gone."""
-    return _rewrite(rucio, rule, lambda meta: None if GONE_APPROVED in meta else _in_mark(meta, GONE_APPROVED, code))
+    return _rewrite(
+        rucio, rule.id, lambda meta: None if GONE_APPROVED in meta else _in_mark(meta, GONE_APPROVED, code), read=rule
+    )
 
 
-def mark(rucio: Rucio, rule: str, note: Mapping[str, object]) -> bool:
+def mark(rucio: Rucio, rule: RuleAtRse, note: Mapping[str, object]) -> bool:
     """The rule's meta has the mark; nothing else of it changes but its hold, which is over.
 
     False where it had a mark for this reason or a worse one, or a person keeps it. Read, change, write, like `change`.
     NotFound where the rule is gone.
     """
-    return _rewrite(rucio, rule, lambda meta: with_mark(meta, note))
+    return _rewrite(rucio, rule.id, lambda meta: with_mark(meta, note), read=rule)
 
 
-def unmark(rucio: Rucio, rule: str) -> bool:
-    """The rule of a block that stays has no mark and no hold any more; False where it has neither."""
-    return _rewrite(
-        rucio,
-        rule,
-        lambda meta: unmarked(meta, moment(now()), keep=True) if {GONE_SINCE, HOLD} & meta.keys() else None,
-        kept=True,
-    )
+def unmark(rucio: Rucio, rule: RuleAtRse) -> bool:
+    """The rule of a block that stays has no mark and no hold any more; False where it has neither.
+
+    One whose sweep came to begin since it was read is left alone.
+    """
+
+    def changed(meta: Mapping[str, object]) -> dict[str, object] | None:
+        if not {GONE_SINCE, HOLD} & meta.keys() or (SWEEPING in meta and not rule.begun):
+            return None
+        return unmarked(meta, moment(now()), keep=True)
+
+    return _rewrite(rucio, rule.id, changed, read=rule, kept=True)
 
 
-def soften(rucio: Rucio, rule: str, why: Removal) -> bool:
+def soften(rucio: Rucio, rule: RuleAtRse, why: Removal) -> bool:
     """The rule's mark is for this milder reason, and permits no worse one any more; False where it is not milder."""
-    return _rewrite(rucio, rule, lambda meta: softened(meta, why))
+    return _rewrite(rucio, rule.id, lambda meta: softened(meta, why), read=rule)
 
 
-def hold(rucio: Rucio, rule: str, since: float, why: Removal) -> bool:
-    """The rule's meta tells since when, and for which reason, a person is asked; False where it does already."""
-    return _rewrite(
-        rucio,
-        rule,
-        lambda meta: None if GONE_SINCE in meta and permits_mark(meta, why) else with_hold(meta, since, why),
-    )
+def hold(rucio: Rucio, rule: RuleAtRse, plan: float, why: Removal, *, custodial: bool) -> bool:
+    """The rule's meta tells that a person is asked from now on, and for which reason; False where it does already.
+
+    `plan`: when the plan began to read that found it so (epoch seconds).
+    """
+
+    def changed(meta: Mapping[str, object]) -> dict[str, object] | None:
+        if GONE_SINCE in meta and permits_mark(meta, why):
+            return None
+        return with_hold(meta, moment(now()), why, plan=plan, custodial=custodial)
+
+    return _rewrite(rucio, rule.id, changed, read=rule)
+
+
+def as_custodial(rucio: Rucio, rule: RuleAtRse) -> bool:
+    """The rule's mark is that of a block that is custodial, from now on; False where it is already, or it has none."""
+    return _rewrite(rucio, rule.id, lambda meta: marks.as_custodial(meta, moment(now())), read=rule)
 
 
 def note_held(rucio: Rucio, rule: str, why: str) -> bool:
@@ -181,17 +212,20 @@ def is_begun(rucio: Rucio, rse: str, found: Iterable[RuleAtRse]) -> bool:
     return any(begun.is_begun(rucio, rse, row) for row in rows if row is not None)
 
 
-def note_sweeping(rucio: Rucio, rse: str, row: Row, files: Sequence[str]) -> bool:
-    """The rule, as it was read, names one of these files of its block, which one request is about to take from the RSE.
+def note_sweeping(rucio: Rucio, rse: str, row: Row, files: Sequence[str], *, by: float) -> bool:
+    """The rule, as it was read, names some of these files of its block, which one request is about to take away.
 
-    False where it names another, and that one is gone: a sweep has begun already.
+    False where it names others, and those are gone: a sweep has begun already.
     """
     meta = parse_meta(row.get("meta"))
-    if first_of(meta) not in {hash_of(file) for file in files}:
+    named = named_of(meta)
+    if not named or not named <= {hash_of(file) for file in files}:
         if begun.is_begun(rucio, rse, row):
             return False
-        meta = with_sweeping(meta, int(now().timestamp()), files[0])
-        rules.change(rucio, row["id"], {"meta": rules.as_text(meta)})
+        some = {files[0], files[len(files) // 2], files[-1]}
+        rules.change(
+            rucio, row["id"], {"meta": rules.as_text(with_sweeping(meta, int(now().timestamp()), some))}, by=by
+        )
     return True
 
 
@@ -225,12 +259,47 @@ def permits_mark(meta: Mapping[str, object], why: Removal) -> bool:
 
 
 def _rewrite(
-    rucio: Rucio, rule: str, changed: Callable[[Mapping[str, object]], dict[str, object] | None], *, kept: bool = False
+    rucio: Rucio,
+    rule: str,
+    changed: Callable[[Mapping[str, object]], dict[str, object] | None],
+    *,
+    read: RuleAtRse | None = None,
+    kept: bool = False,
 ) -> bool:
-    """The rule's meta is what `changed` makes of it; False where that is None, or (unless `kept`) a person keeps it."""
-    row = rules.read(rucio, rule)
-    meta = changed(parse_meta(row.get("meta")))
-    if meta is None or (not kept and keep_of({}, row.get("comments")) is not None):
+    """The rule's meta is what `changed` makes of it; False where that is None, or (unless `kept`) a person keeps it.
+
+    Or where somebody has marked, held or unmarked it since it was read as `read`: what was decided then is of no use.
+    """
+
+    def options(row: Row) -> dict[str, object]:
+        meta = changed(parse_meta(row.get("meta")))
+        stays = not kept and keep_of({}, row.get("comments")) is not None
+        if meta is None or stays or not (read is None or _is_as_read(row, read)):
+            return {}
+        return {"meta": rules.as_text(meta)}
+
+    return _written(rucio, rule, options)
+
+
+def _is_as_read(row: Row, rule: RuleAtRse) -> bool:
+    """True where the rule's mark and hold, and when it was known to stay, are as they were when it was read."""
+    told = told_by(row.get("meta"))
+    return (told.gone_since, told.held_since, told.seen) == (rule.gone_since, rule.held_since, rule.seen)
+
+
+def _written(rucio: Rucio, rule: str, options: Callable[[Row], dict[str, object]]) -> bool:
+    """The rule, read now, has these options; False where there are none.
+
+    Rucio has no way to write only if nothing has changed, so what was read a while ago is not written: this process may
+    have been stopped since. RucioConflict then: it is all to be read again.
+    """
+    by = clock() + rucio.main.sweep_within
+    wanted = options(rules.read(rucio, rule))
+    if not wanted:
         return False
-    rules.change(rucio, rule, {"meta": rules.as_text(meta)})
+    try:
+        rules.change(rucio, rule, wanted, by=by)
+    except TooLate as late:
+        why = "no answer came" if late.sent else "it took too long between reading the rule and writing it"
+        raise RucioConflict(f"Rucio: update_replication_rule {rule}: {why}: read again") from None
     return True

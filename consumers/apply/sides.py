@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from common.errors import UsageError
+from common.errors import UnknownNode, UsageError
 from common.messages.meta import now
 from common.names import MSS, SYNC_ACCOUNT, buffer_of, is_node
 from common.phedex.client import Phedex
+from common.phedex.trust import NodeMissing
 from common.rucio import inventory, one_block
 from common.rucio.rses import Site, Switch, find_site
 from common.rucio.session import Row, Rucio
 from common.settings.model import Settings
 from common.settings.run import is_on
 from common.sync.selection import selection
+
+
+@contextmanager
+def with_rse(site: Site) -> Iterator[None]:
+    """A node that Rucio has an RSE for and PhEDEx does not list is a reason to ask again, not a mistyped name.
+
+    Raises NodeMissing in place of UnknownNode.
+    """
+    try:
+        yield
+    except UnknownNode as error:
+        raise NodeMissing(f"{error}; Rucio has it as RSE {site.rse}, so PhEDEx' list may be short") from error
 
 
 @dataclass

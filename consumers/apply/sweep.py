@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 
 from common.errors import NotFound, RucioError
 from common.messages.meta import now
@@ -26,13 +26,14 @@ from common.rucio.errors import is_unanswered
 from common.rucio.inventory import is_ours
 from common.rucio.session import TooLate, clock, sliced
 from common.sync.marks import DESTROYING
-from consumers.apply import contents, foreign_locks, rules
+from consumers.apply import contents, rules
 from consumers.apply.batch import Fate
-from consumers.apply.last_copy import Last, Sweep, decide
+from consumers.apply.last_copy import Sweep
 from consumers.apply.last_look import Look, apart, take_look
 from consumers.apply.look_back import look_back
 from consumers.apply.removals import Work
 from consumers.apply.task import Halted, Task, check_permission
+from consumers.apply.verdicts import to_sweep
 
 log = logging.getLogger("phedex_rucio.sweep")
 
@@ -40,6 +41,7 @@ TRIES = 4  # of two sweeps that met, each tries again after a random pause
 PAUSE = 1.5  # seconds, at most
 FEWEST = 10  # files: where Rucio is too slow for a look at so few, it is left alone
 SLOW = "Rucio was too slow between the last look and the delete"
+UNANSWERED = "no answer came to the delete: a later cycle sees what became of it"
 
 
 class Slow(Exception):
@@ -177,7 +179,7 @@ def _look_anew(
 
 
 def _act(task: Task, work: Work, look: Look, announced: _Announced) -> None:
-    sweeps = _to_sweep(task, look)
+    sweeps = to_sweep(task, look)
     if not sweeps:
         return
     if len(sweeps) == 1 and sum(len(one.delete) for one in sweeps.values()) > announced.files:
@@ -188,46 +190,6 @@ def _act(task: Task, work: Work, look: Look, announced: _Announced) -> None:
     for name in sweeps:
         _end(task, look, name)
     look_back(task, look, sweeps)
-
-
-def _to_sweep(task: Task, look: Look) -> dict[str, Sweep]:
-    """What goes of each block that was looked at; those that are kept have their fate."""
-    destroyed = [name for name in look.names if look.known.reasons[name].why in DESTROYING]
-    strange = dids.made_by_others(task.sides.rucio, {file for name in destroyed for file in look.standing[name]})
-    wished = _wished(task, look, destroyed) if destroyed else {}
-    verdicts = {name: wished.get(name) or _decided(task, look, name, strange) for name in look.names}
-    for name, verdict in verdicts.items():
-        if isinstance(verdict, Last):
-            _keep(task, look, name, verdict)
-    return {name: verdict for name, verdict in sorted(verdicts.items()) if isinstance(verdict, Sweep)}
-
-
-def _decided(task: Task, look: Look, name: str, strange: Collection[str]) -> Sweep | Last:
-    destroys = look.known.reasons[name].why in DESTROYING
-    foreign = look.foreign[name] | {file for file in look.standing[name] if not file.startswith("/")}  # another scope
-    if destroys:  # somebody else's file that was put into our block
-        foreign |= look.standing[name].keys() & strange
-    return decide(name, task.rse, look.standing[name], foreign, look.places[name], destroys=destroys)
-
-
-def _wished(task: Task, look: Look, names: Iterable[str]) -> dict[str, Last]:
-    """The blocks with a file that is available here alone, and that a rule of somebody else's wants wherever it is."""
-    alone = {
-        name: {
-            file: one
-            for file, one in look.standing[name].items()
-            if file not in look.foreign[name]  # what he holds here stays anyway
-            and one.available_at(task.rse)
-            and list(one.states.values()).count("AVAILABLE") == 1
-        }
-        for name in names
-    }
-    rows = {name: look.rows[name] for name in alone}
-    found: dict[str, Last] = {}
-    for name, file, row in foreign_locks.wishes(task.sides.rucio, alone, rows, task.sides.sites.is_ours):
-        who = f"rule {row['id']} of {row['account']} ({row['rse_expression']})"
-        found.setdefault(name, Last(file, f"{who} wants it: that person ends it first"))
-    return found
 
 
 def _taken(
@@ -251,11 +213,11 @@ def _taken(
         except TooLate as late:
             if late.sent:
                 announced.unanswered = True
-                raise Halted(SLOW) from None
+                raise Halted(UNANSWERED) from None
             if not rest:
                 raise Slow(SLOW) from None
         fresh = _look_anew(task, work, list(sweeps), announced, only, begun=begun)
-        sweeps = _to_sweep(task, fresh)
+        sweeps = to_sweep(task, fresh)
         look.__dict__.update(fresh.__dict__ | {"clash": look.clash | fresh.clash})
         if not sweeps:
             break
@@ -275,7 +237,8 @@ def _by_parts(task: Task, work: Work, look: Look, sweeps: dict[str, Sweep], anno
         if name not in fresh.names:
             look.clash |= fresh.clash
             return {}
-        parts = _to_sweep(task, fresh)
+        parts = to_sweep(task, fresh)
+        look.clash |= fresh.clash
         if not parts:
             return {}
         fresh.files = look.files
@@ -292,7 +255,7 @@ def _delete(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Ann
     by = look.began + rucio.main.sweep_within
     if clock() > by:
         raise TooLate(sent=False)
-    _note(task, look, sweeps, announced)
+    _note(task, look, sweeps, announced, by)
     _withdraw(task, look, sweeps)
     for name, one in sweeps.items():
         if one.detach:
@@ -323,16 +286,17 @@ def _delete(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Ann
             batch.notes[name] = f"{name}: {len(one.foreign)} replicas stay: others hold them, such as {one.foreign[0]}"
 
 
-def _note(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Announced) -> None:
-    """Our rules name a file that goes with the first request: where it is gone, the sweep has begun.
+def _note(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Announced, by: float) -> None:
+    """Our rules name a few files that go with the first request: where they are gone, the sweep has begun.
 
     Detaching comes first. Files that left the block before tell nothing of it.
     """
+    most = task.sides.rucio.main.rucio_files
     for name, one in sweeps.items():
-        first = one.detach or [file for file in one.delete if file in look.inside[name]]
+        first = (one.detach or [file for file in one.delete if file in look.inside[name]])[:most]
         for row in look.rows[name] if first and name not in task.batch.removed else ():
             is_standing = is_ours(row, task.batch.site) and row.get("expires_at") is None
-            if is_standing and rules.note_sweeping(task.sides.rucio, task.rse, row, first):
+            if is_standing and rules.note_sweeping(task.sides.rucio, task.rse, row, first, by=by):
                 announced.noted.setdefault(name, set()).add(row["id"])
 
 
@@ -347,20 +311,6 @@ def _withdraw(task: Task, look: Look, sweeps: Mapping[str, Sweep]) -> None:
             for rule in ordering:
                 rucio_rules.withdraw(task.sides.rucio, rule)
             task.batch.written = True
-
-
-def _keep(task: Task, look: Look, name: str, last: Last) -> None:
-    """The block and its rule stay; another node that has it whole is asked to have it in Rucio too.
-
-    Said once, by the batch that finds it: it is remembered beside the mark.
-    """
-    check_permission(task)
-    if sum(rules.note_held(task.sides.rucio, rule.id, last.why) for rule in look.ours[name] if not rule.ending):
-        task.batch.found_held.add(name)
-        task.batch.written = True
-    if look.known.takers[name]:
-        task.batch.wanted_at.setdefault(look.known.takers[name][0], set()).add(name)
-    task.batch.end(name, Fate.KEPT_LAST_COPY, f"{name}: kept for {last.file}: {last.why}")
 
 
 def _end(task: Task, look: Look, name: str) -> None:

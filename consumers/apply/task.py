@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from common.messages.commands import SyncBlocks
 from common.messages.meta import now
+from common.phedex.replies import TAPE
 from common.rucio.rses import Closed, Switch, closed, read_switch
 from common.settings.model import Site
 from common.sync.catalogue import RuleAtRse
@@ -28,7 +29,8 @@ class Halted(Exception):
 class Task:
     """The removals of a batch: by which policy, and the command that says until when and by whose approval.
 
-    `checkpoint` raises where this execution is to end. `who` it is, for the announcements of its sweeps.
+    `checkpoint` raises where this execution is to end. `who` it is, for the announcements of its sweeps. `files_at`:
+    how many files our rules hold at other sites, and `left_at`: how many of those left their blocks in this batch.
     """
 
     sides: Sides
@@ -38,6 +40,8 @@ class Task:
     who: str = ""
     checkpoint: Callable[[], None] = lambda: None
     known: dict[str, Closed] = field(default_factory=dict)
+    files_at: dict[str, int] = field(default_factory=dict)
+    left_at: dict[str, int] = field(default_factory=dict)
 
     @property
     def rse(self) -> str:
@@ -49,6 +53,16 @@ class Task:
         if self.rse not in self.known:
             self.known[self.rse] = closed(self.sides.rucio, self.rse)
         return self.known[self.rse].tape
+
+    @property
+    def is_on_tape(self) -> bool:
+        """True where only a person removes: a tape RSE, or a node before or on tape, whatever its RSE is called."""
+        return self.is_tape or any(map(self.is_tape_node, (self.command.node, self.batch.node)))
+
+    def is_tape_node(self, node: str) -> bool:
+        """True for a node that PhEDEx has as one before or on tape."""
+        known = self.sides.phedex.nodes().get(node)
+        return known is not None and known.kind in TAPE
 
     def own(self, found: Mapping[str, RuleAtRse]) -> Own:
         """This node, with its rules on some blocks."""

@@ -8,7 +8,7 @@ written, and where nobody else holds the file: otherwise it stays, and a person 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 
 from common.errors import RucioError
@@ -18,11 +18,13 @@ from common.phedex.trust import ControlMissing
 from common.rucio import announcements, dids, replicas
 from common.rucio import rules as rucio_rules
 from common.rucio.errors import is_about_all, is_unanswered
-from common.rucio.inventory import rule_of
+from common.rucio.inventory import rule_of, rules_at
 from common.rucio.replicas import Standing
 from common.rucio.rses import Site, Switch, attributes_of, switch_of
 from common.rucio.session import Row, TooLate, clock
+from common.settings import model as policies
 from common.settings.run import is_on
+from common.sync.catalogue import File
 from common.sync.evidence import most_files
 from common.sync.marks import LEFT_FILES, hash_of, left_of, parse_meta, still_left
 from common.sync.words import count, size
@@ -88,9 +90,8 @@ def _left(task: Task, name: str) -> bool:
     seen = still_left(noted, files, at)
     if len(seen) > LEFT_FILES:
         raise Halted(f"more than the {LEFT_FILES} that can be remembered: take them out by hand")
-    due = {
-        file: one for file, one in files.items() if noted.get(hash_of(file), at + 1) <= at - task.policy.removal_grace
-    }
+    grace = max([task.policy.removal_grace, *(_policy(task, node).removal_grace for node, _ in sites.values())])
+    due = {file: one for file, one in files.items() if noted.get(hash_of(file), at + 1) <= at - grace}
     if seen != noted:
         rules.note_left(task.sides.rucio, register["id"], seen)
         batch.written = True
@@ -100,6 +101,8 @@ def _left(task: Task, name: str) -> bool:
         )
         batch.notes[name] += "when it says so again after the time of grace"
         return False
+    asking = {_rse(row) for row in rows if _rse(row) in sites and not rule_of(row, sites[_rse(row)][1]).approved}
+    _check_others(task, name, sites, {rse: [due[f] for f in due if rse in before[f].states] for rse in rses}, asking)
     _sweep(task, name, sites, due)
     rules.note_left(task.sides.rucio, register["id"], {d: t for d, t in seen.items() if d not in map(hash_of, due)})
     batch.removed[name] = batch.removed.get(name, {}) | due
@@ -112,6 +115,36 @@ def _left(task: Task, name: str) -> bool:
     if batch.fates[name] is not Fate.WITHHELD:
         batch.fates[name] = Fate.UPDATED
     return True
+
+
+def _policy(task: Task, node: str) -> policies.Site:
+    return task.sides.sites.settings.site(node)
+
+
+def _check_others(
+    task: Task, name: str, sites: Mapping[str, tuple[str, Site]], going: Mapping[str, list[File]], asking: Set[str]
+) -> None:
+    """No other site loses what its own settings would not let go; this one's plan has looked at all of it.
+
+    `asking`: the RSEs with a rule on the block whose removal no person approved.
+    """
+    for rse, files in going.items():
+        node, site = sites[rse]
+        policy = _policy(task, node)
+        if rse == task.rse or not files:
+            continue
+        asks = policy.hold_custodial and rse in asking
+        there = task.sides.phedex.blocks_at(site.listed_at, [name]).get(name) if asks else None
+        if there is not None and there.custodial:
+            raise Halted(f"the block is custodial at {rse} (hold_custodial)")
+        if rse not in task.files_at:
+            task.files_at[rse] = sum(rule.files for rule in rules_at(task.sides.rucio, site).values())
+        gone = task.left_at.get(rse, 0) + len(files)
+        if gone > most_files(policy.max_removal_share, task.files_at[rse]):
+            raise Halted(f"{gone} of {task.files_at[rse]} files at {rse}, more than its max_removal_share allows")
+        if (total := sum(one.bytes for one in files)) > policy.max_removal_bytes:
+            raise Halted(f"{size(total)} at {rse}, more than its max_removal_bytes allows")
+        task.left_at[rse] = gone
 
 
 def _register(task: Task, rows: Iterable[Row]) -> Row | None:
@@ -138,9 +171,9 @@ def _sweep(task: Task, name: str, sites: Mapping[str, tuple[str, Site]], due: Fi
             dids.detach(rucio, name, there, by=began + rucio.main.sweep_within)
         batch.written = True
         try:
-            for rse in rses:  # from here on only forward
+            for rse in rses:  # what is not sent in time the next cycle looks at anew
                 if some := [file for file, one in standing.items() if rse in one.states]:
-                    replicas.delete(rucio, rse, some, by=clock() + rucio.main.sweep_within)
+                    replicas.delete(rucio, rse, some, by=began + rucio.main.sweep_within)
         finally:  # also where a later site's was refused
             _look_back(task, name, due, rses)
 
@@ -177,7 +210,7 @@ def _site(task: Task, name: str, rse: str) -> tuple[str, Site]:
     node = task.sides.sites.node_at(rse)
     if site is None or not node:
         raise Halted(f"it is at {rse} too, which is no site of this sync: whoever put it there must take it away")
-    policy = task.sides.sites.settings.site(node)
+    policy = _policy(task, node)
     if policy.dry or policy.adds_only or not is_on(policy.run, now()):
         raise Halted(f"it is at {rse} too, where the settings let nothing be removed")
     if not task.sides.sites.would_take(node, name):
@@ -187,7 +220,7 @@ def _site(task: Task, name: str, rse: str) -> tuple[str, Site]:
 
 
 def _check_closed(task: Task, rse: str, node: str) -> None:
-    if check_open(task, rse).tape and task.sides.sites.settings.site(node).hold_custodial:
+    if (check_open(task, rse).tape or task.is_tape_node(node)) and _policy(task, node).hold_custodial:
         raise Halted(f"it is on tape at {rse}: only a person takes it away there (hold_custodial)")
 
 
@@ -207,7 +240,7 @@ def _check_ours(task: Task, rows: Iterable[Row], sites: Mapping[str, tuple[str, 
             continue
         if rule.keep or rule.held_since:
             raise Halted(f"the block is {'kept' if rule.keep else 'held'} at {rse}, by or for a person")
-        if rule.custodial and not rule.approved and task.sides.sites.settings.site(sites[rse][0]).hold_custodial:
+        if rule.custodial and not rule.approved and _policy(task, sites[rse][0]).hold_custodial:
             raise Halted(f"the block is custodial at {rse} (hold_custodial)")
 
 
@@ -286,7 +319,9 @@ def _announced(task: Task, name: str, rses: list[str]) -> Iterator[dict[str, str
         try:
             yield keys
         except TooLate as late:
-            stack.pop_all() if late.sent else None
+            if late.sent:
+                stack.pop_all()
+                raise Halted("no answer came from Rucio: a later cycle sees what became of it") from None
             raise Halted("it took too long to look again: the next cycle goes on") from None
         except RucioError as error:
             if is_unanswered(error):

@@ -13,6 +13,7 @@ from msgspec.structs import replace as replace_rule
 from common.errors import Untrusted
 from common.messages.commands import SyncSite
 from common.messages.events import GuardReport
+from common.phedex.replies import TAPE
 from common.phedex.transport import ReplyTooLarge
 from common.rucio.rses import Site
 from common.settings.model import Site as Policy
@@ -29,8 +30,6 @@ from consumers.apply.rules import is_begun
 from consumers.apply.sides import Sides, Sites
 from consumers.apply.task import budget_of
 from consumers.engine.world import World
-
-TAPE = ("MSS", "Buffer")  # the kinds of PhEDEx' nodes before and on tape
 
 
 def ruling_on(

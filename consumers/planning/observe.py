@@ -22,11 +22,12 @@ from common.settings.run import is_on
 from common.sync.catalogue import Reading, RuleAtRse
 from common.sync.deep import deep_names
 from common.sync.diff import Difference, diff, keep_incomplete
-from common.sync.evidence import over_files
+from common.sync.evidence import is_custodial, over_files
 from common.sync.marks import Removal, severity
 from common.sync.plan import Limits, Plan, Removals, make_plan
 from common.sync.selection import selection
 from common.telemetry import spent
+from consumers.apply.sides import with_rse
 from consumers.apply.task import budget_of
 from consumers.engine.world import World
 from consumers.planning.guarding import controls_of, is_believed, ruling_on
@@ -52,13 +53,20 @@ class Observed:
     doubtful: list[str]  # the complete blocks that those were about
 
     def holds(self, name: str, why: Removal) -> bool:
-        """True where the block is on record as held in each rule of ours, for a reason that destroys as much."""
-        hold = self.rules[name].hold
-        return hold is not None and severity(hold.why) == severity(why)
+        """True where the block is on record as held in each rule of ours, for a reason that destroys as much.
+
+        And as custodial, where it is that by now.
+        """
+        rule = self.rules[name]
+        hold, custodial = rule.hold, is_custodial(self.reading, rule, name)
+        return hold is not None and severity(hold.why) == severity(why) and hold.custodial >= custodial
 
 
 def observe(command: SyncSite, world: World) -> Observed:
-    """Read PhEDEx and Rucio for one node and compare them. Raises NotOurs, UnknownNode, or a system's error."""
+    """Read PhEDEx and Rucio for one node and compare them.
+
+    Raises NotOurs, UnknownNode, NodeMissing, or a system's error.
+    """
     began = now()
     policy = world.settings.site(command.node)
     site = site_of(command.node, world, policy)
@@ -101,7 +109,8 @@ def _read(command: SyncSite, world: World, site: Site) -> tuple[Reading, dict[st
     Rucio's client belongs to the other thread until that has ended, also where PhEDEx fails. It is not asked before
     PhEDEx has answered once, so that nothing is read in vain while that is away.
     """
-    world.phedex.check_node(site.listed_at)
+    with with_rse(site):
+        world.phedex.check_node(site.listed_at)
     with ThreadPoolExecutor(1, "reads rules") as other:
         rules = other.submit(spent.as_ours(rules_at), world.rucio, site)
         split = world.settings.site(command.node).multi_das_calls

@@ -19,6 +19,7 @@ from common.messages.commands import Command, SyncBlocks, SyncDataset, SyncSite,
 from common.messages.events import GuardReport
 from common.messages.meta import Meta
 from common.outcome import Outcome
+from common.phedex.trust import NodeMissing
 from common.rucio import announcements
 from common.settings.model import Settings, Site
 from common.sync import approvals
@@ -27,6 +28,7 @@ from common.sync.marks import GONE_CYCLE, GONE_WHY, SWEEPING, hold_of, parse_met
 from common.sync.plan import Plan
 from consumers import sync_blocks, sync_dataset, sync_site
 from consumers.engine.result import Failed, Result
+from datasvc.build import Snapshot
 from datasvc.serve import running
 from tests.stack.rucio_server import RucioServer
 from tests.two_sides import NODE, OTHER, TwoSides, block, close, files_of, two_sides
@@ -167,6 +169,41 @@ def code_of(report: GuardReport, command: str = "") -> str:
     """The code of the approval that the report offers."""
     words = shlex.split(command or report.override)
     return words[words.index("--approve") + 1]
+
+
+def test_an_approval_covers_no_block_that_its_plan_did_not_show(sides: TwoSides) -> None:
+    """The batches that put the blocks on record come late; one of them was back when the person looked."""
+    names = filled(sides)
+    gone(sides, *names[:4])
+    world = sides.world(site=WAITS)
+    plan = sync_site.handle(SyncSite(node=NODE, meta=META), world)
+    late = [with_meta(one, META) for one in plan.follow if isinstance(one, SyncBlocks) and one.held_since is not None]
+    sides.snapshot.add_replica(names[3], NODE)
+    ruling = planned(sides).ruling
+    assert ruling is not None
+    assert sorted(ruling.held) == names[:3]
+    gone(sides, names[3])
+    for batch in late:
+        sync_blocks.handle(batch, world)
+    close(world)
+    seen = shlex.split(ruling.command)
+    assert synced(sides, approve=seen[seen.index("--approve") + 1]).names("marked") == []
+    assert plan.guard is not None
+    assert synced(sides, approve=code_of(plan.guard)).names("marked") == names[:4]  # it showed all four
+
+
+def test_an_approval_covers_no_block_that_is_custodial_since(sides: TwoSides) -> None:
+    names = copied(sides, filled(sides)[:3])
+    left = {name: [files_of(name, 2)[0][0]] for name in names}
+    for name in names:
+        sides.snapshot.set_replica_files(name, NODE, left[name])
+    synced(sides)
+    code = code_of(synced(sides).guard)
+    sides.snapshot.add_replica(names[0], NODE, left[names[0]], custodial=True)
+    done = synced(sides, approve=code)
+    assert (done.names("marked"), done.root.names) == (names[1:], {"held": names[:1]})
+    code = code_of(synced(sides).guard)
+    assert synced(sides, approve=code).names("marked") == names[:1]
 
 
 def test_an_approval_lets_pass_what_was_held_then_and_is_so_still(sides: TwoSides) -> None:
@@ -434,8 +471,11 @@ def test_a_marked_block_that_becomes_custodial_waits_for_a_person(sides: TwoSide
     at_once = Site(removal_grace=0, **FREE)
     held = synced(sides, at_once)
     assert (held.root.outcome, held.guard.limit, held.root.names) == (Outcome.HELD, Limit.CUSTODIAL, {"held": [name]})
-    assert (held.batches, len(sides.replicas())) == ([], 40)
-    approved = synced(sides, at_once, approve=code_of(held.guard), reason="incomplete")
+    assert [(batch.blocks, batch.held_since is not None) for batch in held.batches] == [([name], True)]
+    assert synced(sides, at_once, approve=code_of(held.guard)).names("swept") == []  # of before that was on record
+    again = synced(sides, at_once)
+    assert (again.guard.limit, again.batches, len(sides.replicas())) == (Limit.CUSTODIAL, [], 40)
+    approved = synced(sides, at_once, approve=code_of(again.guard), reason="incomplete")
     assert (approved.root.outcome, approved.names("swept")) == (Outcome.CHANGED, [name])
 
 
@@ -673,3 +713,18 @@ def test_a_part_of_a_lying_phedex_is_left_alone_and_the_rest_goes_on(sides: TwoS
         assert synced(lying, by_letter).names("added") == [new]
     assert sorted(marks(sides)) == sorted([names[0], doubted[0]])
     assert len(sides.replicas()) == 2 * 20 + 3
+
+
+@pytest.mark.parametrize("command", ["a plan", "a batch"])
+def test_a_list_of_nodes_without_a_site_of_rucios_is_short_and_its_name_is_right(
+    sides: TwoSides, tmp_path: Path, command: str
+) -> None:
+    names = filled(sides, 1)
+    copy = tmp_path / "other.db"
+    with Snapshot(copy) as other:
+        other.add_node(OTHER)
+        with running(other.path) as url:
+            lied_to = replace(sides, main=msgspec.structs.replace(sides.main, phedex_url=url))
+            with pytest.raises(NodeMissing, match=f"no node {NODE}.*Rucio has it as RSE {NODE}") as caught:
+                synced(lied_to) if command == "a plan" else lied_to.sync(*names)
+    assert isinstance(caught.value, Untrusted)  # tried again, where a mistyped name is a dead letter

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,18 +17,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from common.errors import RucioError
+from common.errors import RucioConflict, RucioError
 from common.messages.meta import Meta
 from common.outcome import Outcome
+from common.rucio import session
+from common.rucio.inventory import rule_of
 from common.rucio.rses import find_site
 from common.rucio.session import Rucio, TooLate
 from common.rucio.undo import Order, undo
 from common.settings.model import Settings, Site
+from common.sync import approvals
+from consumers.apply import rules
 from consumers.engine.result import Result
 from consumers.engine.world import World
 from datasvc.serve import running
 from tests.stack.rucio_server import RucioServer
-from tests.stack.world import make_account
+from tests.stack.world import make_account, make_site
 from tests.two_sides import DATASET, NODE, OTHER, TwoSides, block, files_of, two_sides
 
 AT_ONCE = Site(removal_grace=0, max_removal_share=1)
@@ -35,6 +40,7 @@ FREE = Site(removal_grace=0, max_removal_share=1, hold_nowhere=False)
 
 
 WAITS = Site(removal_grace=3600, max_removal_share=1)
+THIRD = "T2_DE_DESY"
 ANCHOR = "/Anchor/Processed-v1/RAW#0"
 Action = Callable[[], None]
 
@@ -543,3 +549,222 @@ def test_block_replicas_that_lack_a_block_are_no_proof_while_its_files_are_liste
     assert [result.counts.get("swept") for result in results] == [None, None]
     sides.snapshot.remove_replica(name, NODE)
     assert sweeping(sides, name, site=FREE).counts["swept"] == 1
+
+
+def test_a_block_whose_files_are_listed_is_known_whatever_the_catalogue_says(sides: TwoSides, tmp_path: Path) -> None:
+    """`blockreplicas` and `data` leave it out alike, and the settings let go what PhEDEx does not know."""
+    name = sides.put(block(1))
+    sides.sync(name)
+    faults = tmp_path / "faults.json"
+    lies = [{"call": call, "kind": "missing_block", "value": "Primary"} for call in ("blockreplicas", "data")]
+    faults.write_text(json.dumps(lies))
+    unknown = Site(removal_grace=0, max_removal_share=1, hold_unknown=False)
+    with running(sides.snapshot.path, faults) as url:
+        lied_to = replace(sides, main=msgspec.structs.replace(sides.main, phedex_url=url))
+        results = [sweeping(lied_to, name, site=unknown) for _ in range(2)]
+    assert set(sides.replicas()) == lfns(name)
+    assert [result.counts.get("kept_last_copy") for result in results] == [1, 1]
+    sides.snapshot.remove_block(name)
+    assert [sweeping(sides, name, site=unknown).counts.get("swept") for _ in range(2)] == [1, None]
+
+
+def test_a_node_on_tape_is_one_whatever_its_rse_is_called(sides: TwoSides) -> None:
+    """The plan holds what would leave it; a batch of another moment asks for itself."""
+    node = "T1_IT_CNAF_Buffer"
+    make_site(sides.rucio, node)
+    sides.snapshot.add_node(node)
+    name = sides.put(block(1), node=node)
+    sides.snapshot.add_replica(name, OTHER)
+    for each in (node, OTHER):
+        sides.sync(name, node=each)
+    sides.snapshot.remove_replica(name, node)
+    result = sweeping(sides, name, node=node)
+    assert set(sides.replicas(node)) == lfns(name)
+    assert result.notes == [f"{name}: moved: not marked before a person approves it"]
+
+
+# --- what somebody else needs -----------------------------------------------------------------------------------------
+
+HIS = {"scope": "user.jdoe", "name": "/His/His-v1/USER"}
+
+
+def made_his(sides: TwoSides, *files: str) -> None:
+    """The files are in a dataset of his too."""
+    sides.root.add_scope("jdoe", HIS["scope"])
+    sides.root.add_dataset(**HIS)
+    sides.root.attach_dids(*HIS.values(), dids=dids(*files))
+
+
+def at_state(sides: TwoSides, file: str, node: str, state: str) -> None:
+    sides.rucio.sql(
+        "UPDATE replicas SET state = %s WHERE name = %s AND rse_id = (SELECT id FROM rses WHERE rse = %s) RETURNING 1",
+        (state, file, node),
+    )
+
+
+def deleted_everywhere(sides: TwoSides, name: str, *nodes: str) -> None:
+    time.sleep(1.1)  # PhEDEx tells whole seconds: the deletion is later than the rules
+    for node in nodes:
+        sides.snapshot.remove_replica(name, node)
+
+
+@pytest.mark.parametrize("state", ["B", "T", "U"])
+@pytest.mark.parametrize("whose", ["his", "ours"])
+def test_a_replica_that_nobody_can_read_is_no_copy_for_whoever_needs_the_file(
+    sides: TwoSides, state: str, whose: str
+) -> None:
+    """A colleague's dataset, or another block of this sync, whose one other replica is bad."""
+    name = sides.put(block(1))
+    sides.sync(name)
+    file, size, adler = files_of(name)[0]
+    sides.root.add_replicas(OTHER, [{"scope": "cms", "name": file, "bytes": size, "adler32": adler}])
+    if whose == "his":
+        made_his(sides, file)
+    else:
+        sides.root.add_dataset("cms", block(2))
+        sides.root.attach_dids("cms", block(2), dids(file))
+    at_state(sides, file, OTHER, state)
+    deleted_everywhere(sides, name, NODE)
+    result = sweeping(sides, name, site=FREE)
+    assert set(sides.replicas()) == lfns(name)
+    assert result.counts["kept_last_copy"] == 1
+    at_state(sides, file, OTHER, "A")
+    assert sweeping(sides, name, site=FREE).counts["swept"] == 1
+
+
+@pytest.mark.parametrize("need", ["a dataset", "a transfer"])
+def test_two_sites_at_once_leave_one_copy_of_what_somebody_needs(sides: TwoSides, need: str) -> None:
+    (name,) = at_both(sides, 1)
+    file = files_of(name)[0][0]
+    if need == "a dataset":
+        made_his(sides, file)
+    else:
+        make_site(sides.rucio, THIRD)
+        sides.root.set_local_account_limit("jdoe", THIRD, -1)
+        sides.root.add_replication_rule(dids(file), 1, THIRD, account="jdoe", ignore_availability=True)
+    deleted_everywhere(sides, name, NODE, OTHER)
+    meanwhile: list[Result] = []
+    sweeping(
+        sides,
+        name,
+        site=FREE,
+        meddle=("delete_replicas", lambda: meanwhile.append(sweeping(sides, name, node=OTHER, site=FREE))),
+    )
+    assert file in {*sides.replicas(), *sides.replicas(OTHER)}
+    assert meanwhile
+    for node in (NODE, OTHER):
+        sweeping(sides, name, node=node, site=FREE)
+    assert file in {*sides.replicas(), *sides.replicas(OTHER)}
+
+
+def test_two_sites_in_two_threads_leave_one_copy_of_what_somebody_needs(sides: TwoSides) -> None:
+    (name,) = at_both(sides, 1)
+    made_his(sides, *sorted(lfns(name)))
+    deleted_everywhere(sides, name, NODE, OTHER)
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(lambda node: sweeping(sides, name, node=node, site=FREE), (NODE, OTHER)))
+    assert lfns(name) <= {*sides.replicas(), *sides.replicas(OTHER)}
+
+
+@pytest.mark.parametrize("what", [{"availability_read": False}, {"volatile": True}])
+def test_a_place_that_cannot_be_relied_on_is_none(sides: TwoSides, what: dict[str, bool]) -> None:
+    (name,) = at_both(sides, 1)
+    sides.root.update_rse(OTHER, what)
+    sides.snapshot.remove_replica(name, NODE)
+    assert sweeping(sides, name).counts["kept_last_copy"] == 1
+    assert set(sides.replicas()) == lfns(name)
+
+
+def test_a_second_rule_of_ours_that_ends_later_holds_the_files_until_then(sides: TwoSides) -> None:
+    (name,) = at_both(sides, 1)
+    (rule,) = sides.root.add_replication_rule(
+        dids(name), 1, f"rse={NODE}", account="sync_t2_it_pisa", lifetime=86_400 * 3
+    )
+    sides.snapshot.remove_replica(name, NODE)
+    result = sweeping(sides, name)
+    assert set(sides.replicas()) == lfns(name)
+    assert any(f"had its rule {rule} end at" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("then", ["undo", "back"])
+def test_one_named_file_that_went_by_another_hand_is_no_sweep(sides: TwoSides, then: str) -> None:
+    """A worker died between the note and the delete; then an operator lost one of the files that the rule names."""
+    name = marked(sides, 1)
+    with pytest.raises(Killed):
+        sweeping(sides, name, meddle=("delete_replicas", killed))
+    sides.root.delete_replicas(NODE, dids(min(lfns(name))))
+    if then == "undo":
+        sides.rucio.sql("DELETE FROM rse_attr_map WHERE key LIKE 'phedex_sweeping%' RETURNING 1")
+        assert undone(sides, name) == "kept"
+        return
+    sides.rucio.sql("DELETE FROM rse_attr_map WHERE key LIKE 'phedex_sweeping%' RETURNING 1")
+    sides.snapshot.add_replica(name, NODE)
+    sides.sync(name)
+    assert rule_here(sides, name)["expires_at"] is None
+    assert "phedex_gone_since" not in str(rule_here(sides, name)["meta"])
+
+
+def test_a_block_that_is_custodial_since_its_mark_was_approved_is_asked_again(sides: TwoSides) -> None:
+    (name,) = at_both(sides, 1)
+    left = [lfn for lfn, *_ in files_of(name)[:2]]
+    sides.snapshot.set_replica_files(name, NODE, left)
+    asked: dict[str, Any] = {"removable_until": datetime.now(UTC) + timedelta(minutes=30), "controls": [ANCHOR]}
+    sides.sync(name, world=sides.world(site=WAITS), **asked)
+    time.sleep(0.01)  # a code tells milliseconds
+    code = approvals.code_of(datetime.now(UTC), approvals.scope_of(NODE, "*"))
+    sides.sync(name, world=sides.world(site=WAITS), approved=code, approved_for="*", **asked)
+    assert code in str(rule_here(sides, name)["meta"])
+    sides.snapshot.add_replica(name, NODE, left, custodial=True)
+    result = sweeping(sides, name)
+    assert result.notes == [f"{name}: incomplete, custodial: not swept before a person approves it"]
+    sides.sync(name, held_since=datetime.now(UTC), held_why="incomplete", **asked)  # as a plan has it put on record
+    assert code not in str(rule_here(sides, name)["meta"])
+    sides.sync(name, world=sides.world(site=AT_ONCE), approved=code, approved_for="*", **asked)  # it is of before
+    assert set(sides.replicas()) == lfns(name)
+    time.sleep(0.01)
+    code = approvals.code_of(datetime.now(UTC), approvals.scope_of(NODE, "*"))
+    swept = sides.sync(name, world=sides.world(site=AT_ONCE), approved=code, approved_for="*", **asked)
+    assert swept.counts["swept"] == 1
+
+
+def test_a_process_that_was_stopped_before_it_wrote_into_a_rule_writes_nothing(
+    sides: TwoSides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the block was back, its mark forgotten, and a person keeps it: nothing of that may be erased."""
+    name = marked(sides, 1)
+    real, stopped = session.clock, [0.0]
+    for module in (session, rules):
+        monkeypatch.setattr(module, "clock", lambda: real() + stopped[0])
+    kept: list[str] = []
+
+    def pause() -> None:
+        sides.snapshot.add_replica(name, NODE)
+        sides.sync(name)
+        sides.snapshot.remove_replica(name, NODE)
+        sweeping(sides, name, site=WAITS)  # marked anew
+        kept.append(undone(sides, name))
+        stopped[0] += 3600
+
+    sides.snapshot.add_replica(name, NODE)
+    world = sides.world(site=WAITS)
+    with pytest.raises(RucioConflict, match="it took too long between reading the rule and writing it: read again"):
+        sides.sync(name, world=replace(world, rucio=Meddled(world.rucio, "update_replication_rule", pause)))
+    assert kept == ["kept"]
+    assert "kept" in str(rule_here(sides, name)["comments"])
+    assert sweeping(sides, name).counts.get("swept", 0) == 0
+
+
+def test_a_mark_whose_sweep_came_to_begin_since_it_was_read_is_not_forgotten(sides: TwoSides) -> None:
+    name = marked(sides, 1)
+    with pytest.raises(Killed):
+        sweeping(sides, name, meddle=("delete_replicas", killed))
+    rucio, row = sides.world().rucio, rule_here(sides, name)
+    site = find_site(rucio, NODE, Site())
+    assert site is not None
+    rule = rule_of(row, site)
+    assert rule.begun
+    assert not rules.unmark(rucio, msgspec.structs.replace(rule, begun=False))
+    assert not rules.unmark(rucio, msgspec.structs.replace(rule, gone_since=5))  # marked anew since it was read
+    assert rule_here(sides, name)["meta"] == row["meta"]
+    assert rules.unmark(rucio, rule)
+    rucio.close()

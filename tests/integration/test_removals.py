@@ -140,7 +140,7 @@ def test_an_approval_of_a_batch_is_of_blocks_that_its_code_was_given_for(
     (name,) = at_both(sides, 1)
     rule = rule_at(sides, name)
     gone(sides, name)
-    held = {"since": time.time() - 60, "why": "moved"}
+    held = {"since": time.time() - 60, "why": "moved", "custodial": True}
     text = json.dumps({**meta(rule), "phedex_custodial": True, "phedex_hold": held})
     sides.root.update_replication_rule(rule["id"], {"meta": text})
     code = approvals.code_of(datetime.now(UTC), approvals.scope_of(NODE, pattern))

@@ -175,7 +175,7 @@ def test_a_lifetime_that_somebody_gave_a_rule_is_no_sweep(sides: TwoSides) -> No
     names = leaving(sides, 1, 2)
     mark(sides, *names)
     rules = [rule_at(sides, name)["id"] for name in names]
-    for rule, seconds in zip(rules, (30 * 86400, 5), strict=True):
+    for rule, seconds in zip(rules, (30 * 86400, 0), strict=True):
         sides.root.update_replication_rule(rule, {"lifetime": seconds})
     until = datetime.now(UTC) + timedelta(hours=1)
     result = sides.sync(
@@ -192,6 +192,14 @@ def test_a_lifetime_that_somebody_gave_a_rule_is_no_sweep(sides: TwoSides) -> No
     assert (kept["expires_at"], keep_of({}, kept["comments"]) is not None) == (None, True)
     assert (over["expires_at"] is None, keep_of({}, over["comments"])) == (False, None)
     assert mark(sides, names[0], grace=0)["not_at_node"] == 1
+
+
+def test_an_end_that_somebody_gave_a_rule_is_lifted_however_near_it_is(sides: TwoSides) -> None:
+    (name,) = leaving(sides, 1)
+    mark(sides, name)
+    sides.root.update_replication_rule(rule_at(sides, name)["id"], {"lifetime": 300})
+    assert undo("--node", NODE, name) == {name: "kept"}
+    assert rule_at(sides, name)["expires_at"] is None
 
 
 def test_people_are_told_in_words(sides: TwoSides) -> None:

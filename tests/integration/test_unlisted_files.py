@@ -14,7 +14,9 @@ import msgspec
 import pytest
 
 from common.phedex.client import Phedex
-from common.settings.model import Site
+from common.rucio import session
+from common.settings.model import Settings, Site
+from consumers.apply import rules
 from consumers.engine.result import Result
 from datasvc.build import Snapshot
 from datasvc.serve import running
@@ -194,3 +196,92 @@ def test_a_rule_that_is_made_while_the_file_goes_is_told(sides: TwoSides) -> Non
     assert (result.counts["hit"], result.counts["failed"]) == (1, 1)
     assert "of jdoe was made while its replicas went" in result.notes[0]
     assert file in sides.replicas()  # Rucio lets no file that has a rule of its own lose its last replica
+
+
+@pytest.mark.parametrize("after", ["detach_dids", "delete_replicas"])
+def test_a_process_that_is_stopped_on_the_way_deletes_no_file_that_came_back(
+    sides: TwoSides, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    """It was stopped while it waited for an answer, for longer than its announcements last."""
+    (name,) = at_both(sides, 1)
+    file = files_of(name)[0]
+    sides.snapshot.remove_file(file[0])
+    read(sides, name)
+    real, stopped = session.clock, [0.0]
+    for module in (session, rules):
+        monkeypatch.setattr(module, "clock", lambda: real() + stopped[0])
+    made = sides.world(site=AT_ONCE)
+
+    def back() -> None:
+        stopped[0] += 7200
+        sides.snapshot.add_file(name, *file)
+        sides.rucio.sql("DELETE FROM rse_attr_map WHERE key LIKE 'phedex_sweeping%' RETURNING 1")
+        for node in (NODE, OTHER) * 2:
+            sides.sync(name, node=node, deep=True)
+
+    class After(Meddled):
+        def call_by(self, limit: float, verb: str, *args: Any, **options: Any) -> Any:
+            answer = self._rucio.call_by(limit, verb, *args, **options)
+            self._meddle(verb)
+            return answer
+
+    result = sides.sync(name, world=replace(made, rucio=After(made.rucio, after, back)), files_until=soon())
+    assert any("it took too long to look again" in note for note in result.notes)
+    assert file[0] in sides.replicas(OTHER)
+    for node in (NODE, OTHER) * 2:
+        sides.sync(name, node=node, deep=True)
+    assert file[0] in sides.replicas().keys() & sides.replicas(OTHER).keys() & sides.inside(name)
+    sides.rucio.run_daemon("judge-evaluator")
+    assert locks_on_nothing(sides) == 0
+
+
+@pytest.mark.parametrize(
+    ("site", "says"),
+    [
+        (
+            Site(removal_grace=0, max_removal_share=0),
+            f"1 of 6 files at {OTHER}, more than its max_removal_share allows",
+        ),
+        (
+            Site(removal_grace=0, max_removal_share=1, max_removal_bytes=1),
+            f"at {OTHER}, more than its max_removal_bytes",
+        ),
+        (Site(removal_grace=604_800, max_removal_share=1), "leave when it says so again after the time of grace"),
+    ],
+)
+def test_files_leave_no_site_whose_own_settings_keep_them(sides: TwoSides, site: Site, says: str) -> None:
+    name, _ = at_both(sides, 1, 2)
+    gone = files_of(name)[0][0]
+    sides.snapshot.remove_file(gone)
+    settings = Settings(main=sides.main, default=AT_ONCE, sites={OTHER: site})
+    for _ in range(READINGS):
+        result = read(sides, name, settings=settings)
+    assert gone in sides.replicas().keys() & sides.replicas(OTHER).keys() & sides.inside(name)
+    assert any(says in note for note in result.notes)
+
+
+def test_a_small_site_does_not_lose_its_files_by_a_large_ones_cycle(sides: TwoSides) -> None:
+    name = sides.put(block(1), files_of(block(1), 14))
+    sides.snapshot.add_replica(name, OTHER)
+    large = [sides.put(block(n), files_of(block(n), 40)) for n in range(10, 16)]
+    sides.sync(name, *large)
+    sides.sync(name, node=OTHER)
+    for file, *_ in files_of(name, 14)[:13]:
+        sides.snapshot.remove_file(file)
+    for _ in range(READINGS):
+        world = sides.world(site=Site(removal_grace=0))
+        result = sides.sync(name, *large, world=world, files_until=soon())
+    assert len(sides.replicas(OTHER)) == 14
+    assert any(f"13 of 14 files at {OTHER}, more than its max_removal_share allows" in note for note in result.notes)
+
+
+def test_a_file_stays_where_its_block_is_custodial_by_now_at_another_site(sides: TwoSides) -> None:
+    """PhEDEx says so, and the rule there does not yet."""
+    (name,) = at_both(sides, 1)
+    gone = files_of(name)[0][0]
+    sides.snapshot.remove_file(gone)
+    sides.snapshot.add_replica(name, OTHER, custodial=True)
+    for _ in range(READINGS):
+        result = read(sides, name)
+    assert gone in sides.replicas().keys() & sides.replicas(OTHER).keys()
+    assert any(f"the block is custodial at {OTHER} (hold_custodial)" in note for note in result.notes)

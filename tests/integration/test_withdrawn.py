@@ -81,3 +81,23 @@ def test_no_transfer_outlives_its_rule(sides: TwoSides) -> None:
     assert requests(sides) == 0
     assert [rule["rse_expression"] for rule in sides.rules(name)] == [OTHER]
     assert sides.rucio.sql("SELECT name FROM replicas WHERE tombstone IS NOT NULL") == []
+
+
+@pytest.mark.parametrize("on", ["the file", "his dataset"])
+def test_a_transfer_that_somebody_ordered_of_one_file_is_left_alone(sides: TwoSides, on: str) -> None:
+    """Rucio has one request for both rules: cancelled for ours, it would never come for his."""
+    lfn, size, adler = "/store/data/his.root", 5, "00000005"
+    ordering(sides, lfn, size, adler)
+    make_account(sides.root, "jdoe", NODE)
+    if on == "the file":
+        (rule,) = sides.root.add_replication_rule(dids(lfn), 1, NODE, account="jdoe")
+    else:
+        his = {"scope": "user.jdoe", "name": "/His/His-v1/USER"}
+        sides.root.add_scope("jdoe", his["scope"])
+        sides.root.add_dataset(**his)
+        sides.root.attach_dids(*his.values(), dids=dids(lfn))
+        (rule,) = sides.root.add_replication_rule([his], 1, NODE, account="jdoe")
+    assert sides.root.get_replication_rule(rule)["locks_replicating_cnt"] == 1
+    sides.sync(block(1))
+    assert requests(sides) == 1
+    assert sides.root.get_replication_rule(rule)["locks_replicating_cnt"] == 1

@@ -136,8 +136,8 @@ def test_what_a_person_is_told_of_a_code_of_another_narrowing() -> None:
 def test_a_code_lapses_and_is_never_of_a_time_to_come() -> None:
     assert problem(after=7200) == ""
     assert problem(after=7201).endswith(" has lapsed: an approval lasts 2 h (approval_lifetime)")
-    assert problem(after=-600) == ""
-    assert problem(after=-601).endswith(" is of a time to come: clocks differ")
+    assert problem(after=-60) == ""
+    assert problem(after=-61).endswith(" is of a time to come: clocks differ")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,17 @@ def test_a_code_lapses_and_is_never_of_a_time_to_come() -> None:
         (Hold(SINCE, Removal.MOVED), Removal.INCOMPLETE, False),
         (Hold(SINCE + 0.001, Removal.MOVED), Removal.MOVED, False),
         (Hold(SINCE - 1, Removal.MOVED), Removal.MOVED, True),
+        (Hold(SINCE + 5, Removal.MOVED, SINCE), Removal.MOVED, True),  # the plan that put it on record
+        (Hold(SINCE + 5, Removal.MOVED, SINCE - 1), Removal.MOVED, False),  # it was back meanwhile, perhaps
+        (Hold(SINCE + 5, Removal.MOVED, SINCE), Removal.NOWHERE, False),
     ],
 )
 def test_what_an_approval_covers(hold: Hold | None, why: Removal, covered: bool) -> None:
     assert covers(SINCE, hold, why) is covered
+
+
+@pytest.mark.parametrize(("held", "now", "covered"), [(True, True, True), (True, False, True), (False, True, False)])
+def test_an_approval_of_a_custodial_block_is_of_one_that_was_on_record_as_that(
+    held: bool, now: bool, covered: bool
+) -> None:
+    assert covers(SINCE, Hold(SINCE, Removal.MOVED, 0, held), Removal.MOVED, custodial=now) is covered

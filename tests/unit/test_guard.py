@@ -32,7 +32,7 @@ def moved(number: int, start: int = 0, **fields: Any) -> dict[str, Leaving]:
 def noted(case: Case, since: int = SINCE) -> Case:
     """The same with all of it on record as held since then."""
     held = {
-        name: Leaving(o.why, o.bytes, o.custodial, o.locked, o.marked, Hold(since, o.why))
+        name: Leaving(o.why, o.bytes, o.custodial, o.locked, o.marked, Hold(since, o.why, 0, o.custodial))
         for name, o in case.remove.items()
     }
     return replace(case, remove=held)
@@ -245,6 +245,7 @@ def test_a_dataset_has_a_share_of_its_own_from_ten_rules_up() -> None:
     assert rule(case(moved(2), own=Tally(9), **fields)).allowed
     ruling = rule(case(moved(2), own=Tally(10), present=9, standing=10))
     says = held_by(ruling, Limit.DATASET_SHARE, 2)
+    assert rule(case(moved(1), own=Tally(10), present=9, standing=10)).allowed  # just the share
     assert says == "would mark 2 of 10 rules of this dataset (20 %), limit 10 %"
     held_by(rule(case(moved(200), own=Tally(2000), present=1999, standing=2000)), Limit.SHARE, 200)
 
@@ -373,6 +374,41 @@ def test_an_approval_of_a_dataset_at_all_nodes() -> None:
     assert (approved.allowed, approved.everywhere) == (names(20), "")
 
 
+def test_an_approval_covers_no_block_that_is_custodial_since() -> None:
+    was = Leaving(Removal.MOVED, custodial=True, hold=Hold(SINCE, Removal.MOVED))
+    before = case({"/A/B/C#1": was}, approve=code())
+    assert (rule(before).approved, rule(before).held) == ([], {"/A/B/C#1": Limit.CUSTODIAL})
+    assert rule(before).record == ["/A/B/C#1"]
+    assert rule(replace(before, budget=Budget(hold_custodial=False))).approved == ["/A/B/C#1"]
+
+
+def test_an_approval_of_all_nodes_covers_nothing_but_what_is_gone_everywhere() -> None:
+    dataset = "/A/B-v1/RAW"
+    whys = [Removal.NOWHERE, Removal.UNPROVEN, Removal.UNKNOWN, Removal.MOVED, Removal.INCOMPLETE]
+    remove = {name: Leaving(why) for name, why in zip(names(5), whys, strict=True)}
+    pending = dict(zip(names(5, 100), whys, strict=True))
+    fields: dict[str, Any] = {"dataset": dataset, "own": Tally(500), "present": 480, "standing": 490}
+    marked_at = dict.fromkeys(pending, SINCE)
+    before = noted(case(remove, marked=5, pending=pending, marked_at=marked_at, **fields))
+    gone = names(3) + names(3, 100)
+    assert rule(replace(before, approve=code(dataset, node=approvals.EVERYWHERE))).approved == gone
+    assert rule(replace(before, approve=code(dataset))).approved == names(5) + names(5, 100)
+
+
+def test_an_empty_list_of_a_dataset_is_believed_where_all_of_it_is_approved() -> None:
+    dataset = "/A/B-v1/RAW"
+    gone = {name: Leaving(Removal.UNPROVEN) for name in names(4)}
+    before = noted(case(gone, dataset=dataset, own=Tally(4), present=0, standing=4, approve=code(dataset)))
+    assert (rule(before).approved, rule(before).allowed) == (names(4), names(4))
+    more = replace(before, own=Tally(5))
+    assert (rule(more).approved, rule(more).limit) == ([], Limit.EMPTY)
+    fewer = replace(before, own=Tally(3))  # a rule more than the list of rules had
+    assert rule(fewer).approved == names(4)
+    whole = replace(before, own=None, dataset="*", approve=code(), site=Tally(4))
+    assert (rule(whole).approved, rule(whole).limit) == ([], Limit.EMPTY)
+    assert rule(replace(before, approve="")).limit is Limit.EMPTY
+
+
 @pytest.mark.parametrize(
     ("remove", "offered"),
     [
@@ -499,6 +535,18 @@ def test_where_nothing_is_held_nothing_is_told() -> None:
         assert rule(case({}, **doubt)).stops == []
         assert rule(case({}, **doubt, **marks)).stops == []
     assert rule(case({}, **marks)).stops == []
+
+
+def test_an_empty_list_is_told_first_and_once() -> None:
+    ruling = rule(case(moved(5), rules=5, present=0, budget=Budget(allow_clean=True)))
+    assert [stop.limit for stop in ruling.stops] == [Limit.EMPTY, Limit.SHARE]
+
+
+def test_marks_at_a_site_without_rules_are_too_many() -> None:
+    (stop,) = over_by_number(2, 0, Budget(share=1.5))
+    assert stop.limit is Limit.MARKED
+    assert list(over_by_number(2, 2, Budget(share=1.5))) == []
+    assert rule(case({}, rules=0)).share == 0
 
 
 def test_a_list_that_shrank_is_told_beside_locked_rules_until_an_approval_covers_the_rest() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from common.rucio.replicas import Standing
@@ -23,9 +25,9 @@ def decided(
     files: dict[str, Standing],
     *places: str,
     foreign: frozenset[str] = frozenset(),
-    destroys: bool = False,
+    **more: Any,
 ) -> Sweep | Last:
-    return decide(BLOCK, RSE, files, foreign, set(places), destroys=destroys)
+    return decide(BLOCK, RSE, files, foreign, set(places), **({"destroys": False} | more))
 
 
 def test_what_is_available_at_a_place_to_rely_on_goes() -> None:
@@ -90,6 +92,45 @@ def test_a_last_copy_in_anything_else_keeps_the_block(theirs: str) -> None:
     assert decided({TWO: standing(parents=frozenset({"zzz:more", theirs}))}, destroys=True) == kept
     assert decided({TWO: standing(OTHER, parents=OURS | {theirs})}, destroys=True) == Sweep([TWO], [], [], [TWO])
     assert decided({TWO: standing(OTHER, parents=OURS | {theirs})}, OTHER) == Sweep([TWO], [], [], [])
+
+
+@pytest.mark.parametrize("state", ["BAD", "UNAVAILABLE", "TEMPORARY_UNAVAILABLE", "COPYING"])
+def test_a_replica_that_cannot_be_read_is_no_other_copy(state: str) -> None:
+    theirs = "user.jdoe:their.dataset"
+    kept = Last(ONE, f"PhEDEx has it nowhere, but it is in {theirs} as well")
+    shared = OURS | {theirs}
+    assert decided({ONE: standing(OTHER, parents=shared, state=state)}, destroys=True) == kept
+    # What cannot be read here either is no copy that is lost.
+    bad = Standing({RSE: "BAD", OTHER: state}, shared)
+    assert decided({ONE: bad}, destroys=True) == Sweep([ONE], [], [], [ONE])
+    assert decided({ONE: Standing({RSE: "BAD"}, shared)}, destroys=True) == kept  # but Rucio's record of the file
+
+
+def test_a_replica_that_somebody_may_be_about_to_delete_is_no_other_copy() -> None:
+    theirs = "user.jdoe:their.dataset"
+    shared = standing(OTHER, parents=OURS | {theirs})
+    kept = Last(ONE, f"PhEDEx has it nowhere, but it is in {theirs} as well")
+    assert decided({ONE: shared}, destroys=True, going={OTHER}) == kept
+    assert decided({ONE: shared}, destroys=True, going={THIRD}) == Sweep([ONE], [], [], [ONE])
+    third = standing(OTHER, THIRD, parents=OURS | {theirs})
+    assert decided({ONE: third}, destroys=True, going={OTHER}) == Sweep([ONE], [], [], [ONE])
+    assert decided({ONE: standing(OTHER)}, destroys=True, going={OTHER}) == Sweep([ONE], [], [], [ONE])  # nobody's
+
+
+def test_the_last_copy_of_what_a_rule_of_others_wants_keeps_the_block() -> None:
+    wished = {ONE: "rule r of jdoe (X) wants it"}
+    kept = Last(ONE, "rule r of jdoe (X) wants it")
+    assert decided({ONE: standing(), TWO: standing()}, destroys=True, wished=wished) == kept
+    assert decided({ONE: standing(OTHER)}, destroys=True, wished=wished) == Sweep([ONE], [], [], [ONE])
+    assert decided({ONE: standing(OTHER)}, destroys=True, wished=wished, going={OTHER}) == kept
+    assert decided({TWO: standing()}, destroys=True, wished=wished) == Sweep([TWO], [TWO], [], [TWO])
+    assert decided({ONE: standing(OTHER)}, OTHER, destroys=True, wished=wished, going={OTHER}) == Sweep(
+        [ONE], [], [], []
+    )
+    unread = Standing({RSE: "UNAVAILABLE"}, OURS)
+    assert decided({ONE: unread}, destroys=True, wished=wished) == Sweep([ONE], [ONE], [], [ONE])
+    held = Last(ONE, f"no other place: Rucio has it nowhere else, and {NO_OTHER}")
+    assert decided({ONE: standing()}, wished=wished) == held
 
 
 def test_what_others_hold_here_stays_and_keeps_nothing_else() -> None:

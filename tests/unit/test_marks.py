@@ -15,6 +15,7 @@ from common.sync.marks import (
     DESTROYING,
     GONE_APPROVED,
     GONE_BY,
+    GONE_CUSTODIAL,
     GONE_CYCLE,
     GONE_HELD,
     GONE_SINCE,
@@ -31,15 +32,16 @@ from common.sync.marks import (
     Hold,
     Keep,
     Removal,
+    as_custodial,
     cleared_at,
     cleared_text,
-    first_of,
     hash_of,
     hold_of,
     keep_of,
     keep_text,
     left_of,
     moment,
+    named_of,
     parse_meta,
     permits,
     reason_of,
@@ -67,6 +69,7 @@ OF_BEFORE: dict[str, Any] = {
     "phedex_gone_why": "partly",
     "phedex_gone_by": "scheduler",
     "phedex_gone_approved": "20181128T004510123-1a2b3c",
+    "phedex_gone_custodial": True,
     "phedex_gone_held": "last copy",
     "phedex_sweeping": {"at": 1543365999, "file": "0123abcd"},
     "phedex_keep": {"by": "lammel", "at": "2018-11-28T00:45:10Z", "cycle": "c1"},
@@ -79,7 +82,8 @@ MARK = {GONE_SINCE: 100, GONE_CYCLE: "c1", GONE_WHY: "moved", GONE_BY: "op"}
 def test_what_an_earlier_version_wrote_is_read() -> None:
     meta = OF_BEFORE
     assert set(meta) == {GROUP, CUSTODIAL, LEFT, SEEN, HOLD, KEEP, *MARKED}
-    assert MARKED == (SWEEPING, GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY, GONE_APPROVED, GONE_HELD)
+    assert MARKED == (SWEEPING, GONE_SINCE, GONE_CYCLE, GONE_WHY, GONE_BY, GONE_APPROVED, GONE_CUSTODIAL, GONE_HELD)
+    assert meta[GONE_CUSTODIAL] is True
     assert meta[GONE_SINCE] == 1543365910.123
     assert meta[GONE_CYCLE] == "20181128T004510-0a1b2c3d4e"
     assert meta[GONE_BY] == "scheduler"
@@ -92,7 +96,7 @@ def test_what_an_earlier_version_wrote_is_read() -> None:
     assert reason_of(meta[GONE_WHY]) is Removal.PARTLY
     assert keep_of(meta, None) == Keep("lammel", "2018-11-28T00:45:10Z", "c1")
     assert left_of(meta) == {"0123abcd": 5}
-    assert first_of(meta) == "0123abcd"
+    assert named_of(meta) == {"0123abcd"}
     assert COMMENT == "phedex-rucio: as PhEDEx has it"
 
 
@@ -151,6 +155,10 @@ def test_a_reason_is_read_from_marks_of_before_too(text: object, why: Removal) -
         ({"since": 100, "why": "nowhere"}, Hold(100, Removal.NOWHERE)),
         ({"since": 100.9, "why": "moved"}, Hold(100.9, Removal.MOVED)),
         ({"since": 1}, Hold(1, Removal.GONE)),
+        ({"since": 1, "plan": 0.5}, Hold(1, Removal.GONE, 0.5)),
+        ({"since": 1, "plan": "soon"}, Hold(1, Removal.GONE, 0)),
+        ({"since": 1, "custodial": True}, Hold(1, Removal.GONE, 0, custodial=True)),
+        ({"since": 1, "custodial": 1}, Hold(1, Removal.GONE)),
         ({"since": 0, "why": "moved"}, None),
         ({"since": -1, "why": "moved"}, None),
         ({"since": "100", "why": "moved"}, None),
@@ -167,18 +175,39 @@ def test_a_hold_is_read_or_is_none(noted: object, hold: Hold | None) -> None:
     assert hold_of(OURS) is None
 
 
+def hold_noted(since: float, why: str = "nowhere", plan: float = 90) -> dict[str, Any]:
+    return {HOLD: {"since": since, "why": why, "plan": plan}}
+
+
 def test_a_hold_stands_until_a_worse_reason_begins_another() -> None:
-    held = with_hold(OURS, 100, Removal.NOWHERE)
-    assert held == OURS | {HOLD: {"since": 100, "why": "nowhere"}}
-    assert hold_of(held) == Hold(100, Removal.NOWHERE)
-    assert with_hold(held, 200, Removal.NOWHERE) is None
-    assert with_hold(held, 200, Removal.MOVED) == OURS | {HOLD: {"since": 200, "why": "moved"}}  # a milder one
-    assert with_hold(OURS | {SEEN: 200}, 200, Removal.NOWHERE) == OURS | {
-        SEEN: 200,
-        HOLD: {"since": 200, "why": "nowhere"},
-    }
-    assert with_hold(OURS | {SEEN: 300}, 200, Removal.NOWHERE) is None  # a late message: it was to stay since then
-    assert with_hold(held, 200, Removal.UNPROVEN) == OURS | {HOLD: {"since": 200, "why": "unproven"}}
+    held = with_hold(OURS, 100, Removal.NOWHERE, plan=90)
+    assert held == OURS | hold_noted(100)
+    assert hold_of(held) == Hold(100, Removal.NOWHERE, 90)
+    assert with_hold(held, 200, Removal.NOWHERE, plan=190) is None
+    assert with_hold(held, 200, Removal.MOVED, plan=190) == OURS | hold_noted(200, "moved", 190)  # a milder one
+    assert with_hold(held, 200, Removal.UNPROVEN, plan=190) == OURS | hold_noted(200, "unproven", 190)
+
+
+def test_a_block_that_is_custodial_by_now_is_held_anew() -> None:
+    held = with_hold(OURS, 100, Removal.MOVED, plan=90)
+    assert held is not None
+    anew = with_hold(held, 200, Removal.MOVED, plan=190, custodial=True)
+    assert hold_of(anew or {}) == Hold(200, Removal.MOVED, 190, custodial=True)
+    assert with_hold(anew or {}, 300, Removal.MOVED, plan=290, custodial=True) is None
+    assert with_hold(anew or {}, 300, Removal.MOVED, plan=290) is None  # it was looked at as the worse one
+
+
+def test_a_mark_of_a_block_that_is_custodial_by_now_is_a_new_one() -> None:
+    marked = OURS | MARK | {GONE_APPROVED: "code"}
+    assert as_custodial(marked, 700) == OURS | MARK | {GONE_SINCE: 700, GONE_CUSTODIAL: True}
+    assert as_custodial(marked | {GONE_CUSTODIAL: True}, 700) is None
+    assert as_custodial(OURS, 700) is None
+
+
+@pytest.mark.parametrize(("seen", "held"), [(89, True), (90, True), (91, False)])
+def test_a_plan_from_before_a_block_was_back_holds_nothing(seen: float, held: bool) -> None:
+    then = OURS | {SEEN: seen}
+    assert with_hold(then, 100, Removal.NOWHERE, plan=90) == (then | hold_noted(100) if held else None)
 
 
 @pytest.mark.parametrize(
@@ -410,23 +439,26 @@ def test_a_meta_is_read_however_often_it_was_encoded(text: object, meta: dict[st
 
 
 @pytest.mark.parametrize(
-    ("meta", "first"),
+    ("meta", "named"),
     [
         ({}, None),
         ({GONE_SINCE: 100}, None),
-        ({SWEEPING: 70}, ""),  # of before: the time alone
-        ({SWEEPING: None}, ""),
-        ({SWEEPING: {"at": 70}}, ""),
-        ({SWEEPING: {"at": 70, "file": None}}, ""),
-        ({SWEEPING: {"at": 70, "file": "0123abcd"}}, "0123abcd"),
+        ({SWEEPING: 70}, set()),  # of before: the time alone
+        ({SWEEPING: None}, set()),
+        ({SWEEPING: {"at": 70}}, set()),
+        ({SWEEPING: {"at": 70, "file": None}}, set()),
+        ({SWEEPING: {"at": 70, "file": "0123abcd"}}, {"0123abcd"}),
+        ({SWEEPING: {"at": 70, "file": "0123abcd", "more": ""}}, {"0123abcd"}),
+        ({SWEEPING: {"at": 70, "file": "0123abcd", "more": "4567ef0189ab0123"}}, {"0123abcd", "4567ef01", "89ab0123"}),
     ],
 )
-def test_which_file_tells_that_a_sweep_has_begun(meta: dict[str, Any], first: str | None) -> None:
-    assert first_of(meta) == first
+def test_which_file_tells_that_a_sweep_has_begun(meta: dict[str, Any], named: set[str] | None) -> None:
+    assert named_of(meta) == named
 
 
-def test_a_sweep_that_is_about_to_begin_names_a_file() -> None:
-    meta = with_sweeping({GONE_SINCE: 100, SWEEPING: 5}, 70, "/store/a.root")
-    assert meta == {GONE_SINCE: 100, SWEEPING: {"at": 70, "file": hash_of("/store/a.root")}}
-    assert first_of(meta) == hash_of("/store/a.root")
+def test_a_sweep_that_is_about_to_begin_names_files() -> None:
+    one, two = sorted(map(hash_of, ["/store/a.root", "/store/b.root"]))
+    meta = with_sweeping({GONE_SINCE: 100, SWEEPING: 5}, 70, {"/store/b.root", "/store/a.root"})
+    assert meta == {GONE_SINCE: 100, SWEEPING: {"at": 70, "file": one, "more": two}}
+    assert named_of(meta) == {one, two}
     assert unmarked(meta, 80) == {SEEN: 80}

@@ -215,16 +215,27 @@ def test_a_call_whose_time_is_over_is_not_sent_and_the_next_is(gateway: type[Ans
     assert rucio.probe() == "sync"
 
 
-def test_a_call_whose_time_ends_before_the_client_repeats_it_is_not_repeated(
+def test_a_call_whose_time_ends_before_the_client_logs_in_anew_is_not_repeated(
     gateway: type[Answers], rucio: Rucio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a refusal the client logs in anew and sends the request again, whenever that is."""
+    """After a refusal the client logs in anew and sends the request again, whenever that is: nothing was done."""
     rucio.client  # noqa: B018 -- logged in
     before, gateway.status = len(gateway.seen), 401
     times = iter([10.0, 11.5])
     monkeypatch.setattr(session, "clock", lambda: next(times))
     with pytest.raises(TooLate) as late:
         rucio.call_by(11.0, "whoami")
+    assert not late.value.sent
+    assert len(gateway.seen) == before + 1
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_call_that_a_gateway_answers_is_sent_once(gateway: type[Answers], rucio: Rucio, status: int) -> None:
+    """The client would repeat it, and what it is told then says nothing of the first time."""
+    rucio.client  # noqa: B018 -- logged in
+    before, gateway.status = len(gateway.seen), status
+    with pytest.raises(TooLate) as late:
+        rucio.call_by(clock() + 60, "whoami")
     assert late.value.sent
     assert len(gateway.seen) == before + 1
 
