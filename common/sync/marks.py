@@ -37,6 +37,7 @@ _CLEARED = "phedex-rucio: cleared "
 COMMENT_LENGTH = 250  # Rucio's
 HASH = 8  # hexadecimal digits that a name is remembered by
 NEVER = 253_402_300_799  # the end of the year 9999: what lies beyond is no time
+PLAN_COUNTS = 300  # seconds after a plan began to read that a hold is also of what it showed
 LEFT_FILES = 300  # so many hashes fit into a rule's meta (3,999 characters) beside the rest
 
 Meta = Mapping[str, object]
@@ -119,13 +120,15 @@ def with_hold(
 ) -> dict[str, object] | None:
     """The meta with a hold; None where it has one for a reason that destroys as much, or was to stay since the plan.
 
-    A block that is custodial since is held anew: who looked before has not seen that.
+    A block that is custodial since is held anew: who looked before has not seen that. A plan of long ago is not told:
+    the block may have been back since, and left again.
     """
     known = hold_of(meta)
     same = known is not None and severity(known.why) == severity(why) and known.custodial >= custodial
     if same or plan < seen_at(meta):
         return None
-    note: dict[str, object] = {"since": since, "why": str(why), "plan": plan}
+    note: dict[str, object] = {"since": since, "why": str(why)}
+    note |= {"plan": plan} if since - plan <= PLAN_COUNTS else {}
     return {**meta, HOLD: note | ({"custodial": True} if custodial else {})}
 
 

@@ -188,6 +188,12 @@ def test_a_hold_stands_until_a_worse_reason_begins_another() -> None:
     assert with_hold(held, 200, Removal.UNPROVEN, plan=190) == OURS | hold_noted(200, "unproven", 190)
 
 
+@pytest.mark.parametrize(("since", "told"), [(390, True), (391, False)])
+def test_a_hold_is_not_of_a_plan_of_long_ago(since: float, told: bool) -> None:
+    held = with_hold(OURS, since, Removal.NOWHERE, plan=90)
+    assert hold_of(held or {}) == Hold(since, Removal.NOWHERE, 90 if told else 0)
+
+
 def test_a_block_that_is_custodial_by_now_is_held_anew() -> None:
     held = with_hold(OURS, 100, Removal.MOVED, plan=90)
     assert held is not None
