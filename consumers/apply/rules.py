@@ -42,6 +42,7 @@ from common.sync.marks import (
     with_mark,
     with_sweeping,
 )
+from consumers.apply.foreign_locks import locked, may_be_at
 
 
 class Found(Struct, frozen=True):
@@ -139,9 +140,10 @@ def withdraw(rucio: Rucio, found: Found, rse: str, name: str, ordering: Iterable
     ordering, ours = list(ordering), {rule.id for rule in found.every[name]}
     if not ordering or any(lock.name == name and lock.rse == rse and lock.rule not in ours for lock in found.locks):
         return False
-    coming = {file for rule in ordering for file in rules.ordered_by(rucio, rule, rse)}
-    if any(row["id"] not in ours for file in sorted(coming) for row in rules.holding_file(rucio, file)):
-        return False
+    for file in sorted({file for rule in ordering for file in rules.ordered_by(rucio, rule, rse)}):
+        others = (row for row in rules.holding_file(rucio, file) if row["id"] not in ours)
+        if any(may_be_at(rse, row["rse_expression"]) and locked(rucio, rse, row, [file]) for row in others):
+            return False
     for rule in ordering:
         rules.withdraw(rucio, rule)
     return True
