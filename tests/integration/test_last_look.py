@@ -27,7 +27,7 @@ from common.rucio.session import Rucio, TooLate
 from common.rucio.undo import Order, undo
 from common.settings.model import Settings, Site
 from common.sync import approvals
-from consumers.apply import rules
+from consumers.apply import last_look, rules, sweep
 from consumers.engine.result import Result
 from consumers.engine.world import World
 from datasvc.serve import running
@@ -190,15 +190,28 @@ def test_a_rule_made_right_before_the_delete_is_told_loudly(sides: TwoSides) -> 
     assert any("jdoe" in note and "they are gone" in note for note in result.notes)
 
 
-def test_a_process_that_was_paused_before_the_delete_looks_again(sides: TwoSides) -> None:
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Action:
+    """The process was stopped for an hour, as its clock tells it when it goes on."""
+    real, hours = session.clock, [0]
+    for module in (session, rules, sweep, last_look):
+        monkeypatch.setattr(module, "clock", lambda: real() + 3600 * hours[0])
+
+    def stop() -> None:
+        hours[0] += 1
+
+    return stop
+
+
+def test_a_process_that_was_paused_before_the_delete_looks_again(sides: TwoSides, stopped: Action) -> None:
     (name,) = at_both(sides, 1)
     sides.snapshot.remove_replica(name, NODE)
 
     def pause() -> None:
-        time.sleep(1.1)  # what a stopped process does; meanwhile a colleague takes hold of the block
+        stopped()  # meanwhile a colleague takes hold of the block
         sides.root.add_replication_rule(dids(name), 1, NODE, account="jdoe")
 
-    result = sweeping(sides, name, meddle=("delete_replicas", pause), sweep_within=1)
+    result = sweeping(sides, name, meddle=("delete_replicas", pause), sweep_within=300)
     assert set(sides.replicas()) == lfns(name)
     assert result.counts["foreign"] == 3
     assert announced(sides) == []
@@ -427,18 +440,18 @@ def test_after_a_detach_there_is_only_forward(sides: TwoSides) -> None:
     assert undone(sides, name) == "swept"
 
 
-def test_a_detach_that_comes_too_late_is_not_sent(sides: TwoSides) -> None:
+def test_a_detach_that_comes_too_late_is_not_sent(sides: TwoSides, stopped: Action) -> None:
     """What is gone everywhere is detached first: not after a pause in which somebody took hold of it."""
     name = sides.put(block(1))
     sides.sync(name)
     sides.snapshot.remove_replica(name, NODE)
     site = Site(removal_grace=0, max_removal_share=1, hold_nowhere=False)
     made = sides.world(site=site)
-    changed = msgspec.structs.replace(sides.main, sweep_within=1)
+    changed = msgspec.structs.replace(sides.main, sweep_within=300)
     made.rucio.main = changed
 
     def pause() -> None:
-        time.sleep(1.2)
+        stopped()
         sides.root.add_replication_rule(dids(name), 1, NODE, account="jdoe")
 
     rucio: Any = Meddled(made.rucio, "detach_dids", pause)
@@ -728,13 +741,10 @@ def test_a_block_that_is_custodial_since_its_mark_was_approved_is_asked_again(si
 
 
 def test_a_process_that_was_stopped_before_it_wrote_into_a_rule_writes_nothing(
-    sides: TwoSides, monkeypatch: pytest.MonkeyPatch
+    sides: TwoSides, stopped: Action
 ) -> None:
     """Meanwhile the block was back, its mark forgotten, and a person keeps it: nothing of that may be erased."""
     name = marked(sides, 1)
-    real, stopped = session.clock, [0.0]
-    for module in (session, rules):
-        monkeypatch.setattr(module, "clock", lambda: real() + stopped[0])
     kept: list[str] = []
 
     def pause() -> None:
@@ -743,7 +753,7 @@ def test_a_process_that_was_stopped_before_it_wrote_into_a_rule_writes_nothing(
         sides.snapshot.remove_replica(name, NODE)
         sweeping(sides, name, site=WAITS)  # marked anew
         kept.append(undone(sides, name))
-        stopped[0] += 3600
+        stopped()
 
     sides.snapshot.add_replica(name, NODE)
     world = sides.world(site=WAITS)
