@@ -110,7 +110,7 @@ def _removals(command: SyncSite, observed: Observed, limits: Limits) -> Iterator
 
 
 def _to_record(observed: Observed) -> dict[str, list[str]]:
-    """Held blocks that are not on record for this reason or a worse one, by reason: a page of them at most."""
+    """The blocks that are to be put on record and are not yet, by reason: a page of them at most."""
     ruling = observed.plan.ruling
     whys = {name: one.why for name, one in (observed.found.pending | observed.found.remove).items()}
     names = [name for name in ruling.record if not observed.holds(name, whys[name])] if ruling else []

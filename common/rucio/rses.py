@@ -163,10 +163,18 @@ def attributes_of(rucio: Rucio, rse: str) -> dict[str, object] | None:
         return None
 
 
+def announced(rucio: Rucio, rse: str, at: float) -> tuple[list[Announcement], list[Announcement]]:
+    """The sweeps announced at the RSE, read now: those that may still be carried out, and those that are over.
+
+    `at`: epoch seconds. None at an RSE that is not there.
+    """
+    found = announcements.of(attributes_of(rucio, rse) or {})
+    return announcements.parted(found, at, rucio.main.announcement_lifetime)
+
+
 def is_announced(rucio: Rucio, rse: str, block: str, at: float) -> bool:
     """True where, at this time (epoch seconds), somebody is about to delete the block at the RSE."""
-    found = announcements.of(attributes_of(rucio, rse) or {})
-    live, _ = announcements.parted(found, at, rucio.main.announcement_lifetime)
+    live, _ = announced(rucio, rse, at)
     return bool(announcements.about(live, [block]))
 
 

@@ -80,22 +80,16 @@ def holding_file(rucio: Rucio, file: str) -> list[Row]:
     return list(rucio.rows("list_associated_rules_for_file", one["scope"], one["name"], about=file))
 
 
-def locked_by(rucio: Rucio, rule: str, rse: str) -> set[str]:
-    """The files that a rule holds at an RSE, one by one; none for a rule that is gone."""
+def locked_by(rucio: Rucio, rule: str, rse: str, *, state: str = "") -> set[str]:
+    """The files that a rule holds at an RSE, one by one; none for a rule that is gone.
+
+    `state`: of the locks that count, such as `REPLICATING` for files that Rucio is to transfer; "" for all.
+    """
     try:
         rows = list(rucio.rows("list_replica_locks", rule, about=rule))
     except NotFound:
         return set()
-    return {called(row) for row in rows if row["rse"] == rse}
-
-
-def ordered_by(rucio: Rucio, rule: str, rse: str) -> set[str]:
-    """The files that a rule has Rucio transfer to an RSE; none for a rule that is gone."""
-    try:
-        rows = list(rucio.rows("list_replica_locks", rule, about=rule))
-    except NotFound:
-        return set()
-    return {called(row) for row in rows if row["rse"] == rse and row["state"] == "REPLICATING"}
+    return {called(row) for row in rows if row["rse"] == rse and state in ("", row["state"])}
 
 
 def add(rucio: Rucio, datasets: list[str], rse: str, account: str, meta: dict[str, Any]) -> None:

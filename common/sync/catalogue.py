@@ -79,6 +79,11 @@ class RuleAtRse(Struct, frozen=True, gc=False):
         return max(self.gone_since, self.cleared)
 
 
+def is_custodial(rule: RuleAtRse, here: BlockAtNode | None) -> bool:
+    """What PhEDEx says of the block at the node, and where it has nothing there any more what it said last."""
+    return rule.custodial or (here is not None and here.custodial)
+
+
 @dataclass(frozen=True)
 class Doubt:
     """A part of PhEDEx' answer that is not trusted: the dataset pattern it was about, and why."""

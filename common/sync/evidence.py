@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse
+from common.sync.catalogue import BlockAtNode, Reading, RuleAtRse, is_custodial
 from common.sync.diff import Difference, Surplus, in_doubt
 from common.sync.guard import Case, Leaving, Tally
 from common.sync.limits import Budget
@@ -53,7 +53,7 @@ def case_of(
     read = {name for name in rules if inside(name) and policy(name) and not doubted(name)}
     present = {name for name, block in reading.blocks.items() if block.complete and policy(name)}
     proven = {n for part in (found.remove, found.pending) for n, one in part.items() if one.why is Removal.NOWHERE}
-    custodial = {name for name in found.pending if is_custodial(reading, rules[name], name)}
+    custodial = {name for name in found.pending if is_custodial(rules[name], reading.blocks.get(name))}
     return Case(
         node=node,
         rse=rse,
@@ -97,17 +97,11 @@ def _leaving(reading: Reading, rule: RuleAtRse, name: str, surplus: Surplus, byt
     return Leaving(
         surplus.why,
         _bytes(reading, name, bytes_of),
-        custodial=is_custodial(reading, rule, name),
+        custodial=is_custodial(rule, reading.blocks.get(name)),
         locked=rule.locked,
         marked=rule.marked,
         hold=rule.hold,
     )
-
-
-def is_custodial(reading: Reading, rule: RuleAtRse, name: str) -> bool:
-    """What PhEDEx says, and where it has nothing at the node any more what it said last."""
-    block = reading.blocks.get(name)
-    return rule.custodial or (block is not None and block.custodial)
 
 
 def _bytes(reading: Reading, name: str, bytes_of: Mapping[str, int]) -> int:

@@ -115,6 +115,11 @@ def _time(value: object) -> float:
     return value if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < NEVER else 0
 
 
+def is_held_as(hold: Hold | None, why: Removal, *, custodial: bool) -> bool:
+    """True for a hold for a reason that destroys as much, of a block that was custodial then if it is now."""
+    return hold is not None and severity(hold.why) == severity(why) and hold.custodial >= custodial
+
+
 def with_hold(
     meta: Meta, since: float, why: Removal, *, plan: float, custodial: bool = False
 ) -> dict[str, object] | None:
@@ -123,9 +128,7 @@ def with_hold(
     A block that is custodial since is held anew: who looked before has not seen that. A plan of long ago is not told:
     the block may have been back since, and left again.
     """
-    known = hold_of(meta)
-    same = known is not None and severity(known.why) == severity(why) and known.custodial >= custodial
-    if same or plan < seen_at(meta):
+    if is_held_as(hold_of(meta), why, custodial=custodial) or plan < seen_at(meta):
         return None
     note: dict[str, object] = {"since": since, "why": str(why)}
     note |= {"plan": plan} if since - plan <= PLAN_COUNTS else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.messages.meta import now
 from common.sync import approvals
-from common.sync.catalogue import BlockAtNode, RuleAtRse
+from common.sync.catalogue import BlockAtNode, RuleAtRse, is_custodial
 from common.sync.limits import Limit, single_limit
 from common.sync.marks import DESTROYING, Removal, permits
 from common.sync.selection import like
@@ -20,21 +20,21 @@ def needs_person(
     has of the block at the node. `begun`: replicas of it went, and then it only goes forward.
     """
     asks = task.policy.hold_custodial and not begun
-    custodial = asks and is_custodial(rule, here)
-    limit = single_limit(why, budget_of(task.policy), tape=asks and task.is_on_tape, custodial=custodial)
-    return None if limit is None or is_approved(task, rule, name, why, custodial=custodial) else limit
+    limit = single_limit(
+        why, budget_of(task.policy), tape=asks and task.is_on_tape, custodial=asks and is_custodial(rule, here)
+    )
+    return None if limit is None or is_approved(task, rule, name, why, here, begun=begun) else limit
 
 
-def is_custodial(rule: RuleAtRse, here: BlockAtNode | None) -> bool:
-    """True for a block that is custodial by what its rule says, or by what PhEDEx has of it at the node."""
-    return rule.custodial or (here is not None and here.custodial)
-
-
-def is_approved(task: Task, rule: RuleAtRse, name: str, why: Removal, *, custodial: bool) -> bool:
+def is_approved(
+    task: Task, rule: RuleAtRse, name: str, why: Removal, here: BlockAtNode | None, *, begun: bool = False
+) -> bool:
     """True where a person approved the rule's mark, or this command's approval covers what is on record in the rule.
 
-    `custodial`: that it is so must have been there to see as well.
+    Where only a person removes what is custodial, that it is so must have been there to see as well. `here` and `begun`
+    as above.
     """
+    custodial = task.policy.hold_custodial and not begun and is_custodial(rule, here)
     if custodial and rule.marked and not rule.marked_custodial:
         return False
     if rule.marked and rule.approved and permits(rule.why, why):

@@ -16,15 +16,15 @@ from common.rucio import announcements, dids, replicas
 from common.rucio import rules as rucio_rules
 from common.rucio.inventory import is_ours, rule_of
 from common.rucio.replicas import Standing
-from common.rucio.rses import Switch, attributes_of, closed, switch_of
+from common.rucio.rses import Switch, announced, attributes_of, closed, switch_of
 from common.rucio.session import Row, clock
 from common.sync.catalogue import BlockAtNode, RuleAtRse
 from common.sync.marks import severity
-from consumers.apply import beyond, foreign_locks
+from consumers.apply import beyond, foreign_locks, rules
 from consumers.apply.batch import Fate
 from consumers.apply.beyond import Known, stands
 from consumers.apply.contents import Files
-from consumers.apply.removals import Work, contradiction, is_due, not_swept, sweep_needs_person
+from consumers.apply.removals import Work, contradiction, end_to_come, is_due, not_swept, sweep_needs_person
 from consumers.apply.task import Halted, Task, check_on, check_open
 
 LOCKS = ("locks_ok_cnt", "locks_replicating_cnt", "locks_stuck_cnt")
@@ -142,7 +142,6 @@ def _read_rules(task: Task, look: Look) -> None:
 
     A place that cannot be read from, or may lose what it has at any time, is none.
     """
-    lifetime = task.sides.rucio.main.announcement_lifetime
     rses = {rse for name in look.names for rse in look.known.places[name]}
     unsure = {rse for rse in rses if closed(task.sides.rucio, rse).unsure}
     for name in look.names:
@@ -150,8 +149,7 @@ def _read_rules(task: Task, look: Look) -> None:
     rses -= unsure
     live: dict[str, list[announcements.Announcement]] = {}
     for rse in sorted(rses):
-        found = announcements.of(attributes_of(task.sides.rucio, rse) or {})
-        live[rse], over = announcements.parted(found, now().timestamp(), lifetime)
+        live[rse], over = announced(task.sides.rucio, rse, now().timestamp())
         for one in over:
             announcements.withdraw(task.sides.rucio, rse, one.key)
     for rse in rses:
@@ -174,8 +172,8 @@ def _still_due(task: Task, work: Work, look: Look, *, begun: bool) -> None:
         why = look.known.reasons[name].why
         if (any(rule.keep for rule in look.ours[name]) and not begun) or not standing:
             task.batch.end(name, Fate.PENDING, f"{name}: its mark was taken back a moment ago")
-        elif not begun and (rule := _with_end(task, look, name)):
-            task.batch.end(name, Fate.PENDING, f"{name}: somebody has its rule {rule} end later: it stays until then")
+        elif not begun and (note := end_to_come(name, rules.ends_of(look.rows[name], task.batch.site))):
+            task.batch.end(name, Fate.PENDING, note)
         elif task.is_locked(standing):
             task.batch.end(name, Fate.LOCKED, f"{name}: a person locked its rule {standing[0].id}: it stays")
         elif severity(why) > severity(work.why(name).why):
@@ -186,12 +184,6 @@ def _still_due(task: Task, work: Work, look: Look, *, begun: bool) -> None:
         elif limit := sweep_needs_person(task, fresh, name, look.here.get(name), begun=begun):
             task.batch.end(name, Fate.PENDING, not_swept(name, why, limit))
     look.drop(name for name in look.names if name in task.batch.fates)
-
-
-def _with_end(task: Task, look: Look, name: str) -> str:
-    """A rule of ours on the block that somebody gave an end to come, which holds the files until then; "" for none."""
-    rows = (row for row in look.rows[name] if is_ours(row, task.batch.site))
-    return next((str(row["id"]) for row in rows if rucio_rules.lasts_until(row, now()) is not None), "")
 
 
 def _read_replicas(task: Task, look: Look, only: Mapping[str, list[str]] | None) -> None:

@@ -6,8 +6,9 @@ the evidence read anew, what is put on record, marked, or due; `sweep` does the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from common.messages.meta import now
 from common.rucio import announcements
@@ -15,7 +16,7 @@ from common.rucio import rules as rucio_rules
 from common.rucio.inventory import rules_at
 from common.rucio.rses import attributes_of
 from common.sync import marks
-from common.sync.catalogue import BlockAtNode, RuleAtRse
+from common.sync.catalogue import BlockAtNode, RuleAtRse, is_custodial
 from common.sync.guard import over_by_number
 from common.sync.limits import Limit
 from common.sync.marks import (
@@ -33,7 +34,7 @@ from common.sync.marks import (
 from common.sync.reasons import Reason
 from common.sync.words import percent
 from consumers.apply import beyond, rules
-from consumers.apply.approved import is_approved, is_custodial, needs_person
+from consumers.apply.approved import is_approved, needs_person
 from consumers.apply.batch import Fate
 from consumers.apply.beyond import Known
 from consumers.apply.rules import Found
@@ -54,6 +55,10 @@ class Work:
     def rules(self, name: str) -> list[RuleAtRse]:
         """Our rules on the block that stand."""
         return [rule for rule in self.found.every[name] if not rule.ending]
+
+    def ends(self, name: str) -> dict[str, datetime]:
+        """When those of our rules on the block will be over that somebody gave an end, by id."""
+        return {rule.id: self.found.ends[rule.id] for rule in self.found.every[name] if rule.id in self.found.ends}
 
     def why(self, name: str) -> Reason:
         """Why the block should leave, as read now."""
@@ -95,7 +100,7 @@ def _sort_out(task: Task, work: Work, name: str) -> None:
     elif task.policy.incomplete == "keep" and name in batch.partial:
         _end_hold(task, work, name)
         batch.end(name, Fate.NOT_AT_NODE)
-    elif (note := _end_to_come(work, name)) or not work.rules(name):
+    elif (note := end_to_come(name, work.ends(name))) or not work.rules(name):
         batch.end(name, Fate.PENDING, note)
     elif task.is_locked(work.rules(name)):
         note = f"{name}: a person locked its rule {work.rules(name)[0].id}: it stays until that person unlocks it"
@@ -142,9 +147,8 @@ def _end_hold(task: Task, work: Work, name: str) -> None:
             task.batch.written |= rules.unmark(task.sides.rucio, rule)
 
 
-def _end_to_come(work: Work, name: str) -> str:
-    """Why a block waits one of whose rules somebody gave an end: it holds the files until then; "" where none has."""
-    ends = {rule.id: end for rule in work.found.every[name] if (end := work.found.ends.get(rule.id)) is not None}
+def end_to_come(name: str, ends: Mapping[str, datetime]) -> str:
+    """Why a block waits one of whose rules (by id) somebody gave an end: it holds the files until then; "" for none."""
     if not ends:
         return ""
     rule, end = max(ends.items(), key=lambda one: (one[1], one[0]))
@@ -188,14 +192,10 @@ def is_due(task: Task, found: Iterable[RuleAtRse], why: Removal) -> bool:
     )
 
 
-def _is_rule_approved(task: Task, work: Work, rule: RuleAtRse, name: str) -> bool:
-    custodial = task.policy.hold_custodial and is_custodial(rule, task.batch.partial.get(name))
-    return is_approved(task, rule, name, work.why(name).why, custodial=custodial)
-
-
 def _is_all_approved(task: Task, work: Work, name: str) -> bool:
     """True where a person approved the removal of the block, as far as each of its rules goes."""
-    return all(_is_rule_approved(task, work, rule, name) for rule in work.rules(name))
+    here = task.batch.partial.get(name)
+    return all(is_approved(task, rule, name, work.why(name).why, here) for rule in work.rules(name))
 
 
 # --- on record, and marked ---------------------------------------------------------------------------------------
@@ -282,8 +282,7 @@ def mark(task: Task, work: Work, names: list[str]) -> list[str]:
 
 
 def _mark_rule(task: Task, rule: RuleAtRse, name: str, why: Removal) -> bool:
-    custodial = is_custodial(rule, task.batch.partial.get(name))
-    approved = is_approved(task, rule, name, why, custodial=task.policy.hold_custodial and custodial)
+    here = task.batch.partial.get(name)
     meta = task.command.meta
     note: dict[str, object] = {
         GONE_SINCE: marks.moment(now()),
@@ -291,8 +290,8 @@ def _mark_rule(task: Task, rule: RuleAtRse, name: str, why: Removal) -> bool:
         GONE_WHY: str(why),
         GONE_BY: meta.by,
     }
-    note |= {GONE_APPROVED: task.command.approved} if approved else {}
-    note |= {GONE_CUSTODIAL: True} if custodial else {}
+    note |= {GONE_APPROVED: task.command.approved} if is_approved(task, rule, name, why, here) else {}
+    note |= {GONE_CUSTODIAL: True} if is_custodial(rule, here) else {}
     return rules.mark(task.sides.rucio, rule, note)
 
 
@@ -322,8 +321,9 @@ def soften(task: Task, work: Work, names: list[str]) -> None:
 def approve(task: Task, work: Work, names: list[str]) -> None:
     """Marks that were made before, or are a moment ago, say that a person approves them, where one does."""
     for name in names if task.command.approved else ():
+        why, here = work.why(name).why, task.batch.partial.get(name)
         for rule in work.rules(name):
-            if rule.marked and not rule.approved and _is_rule_approved(task, work, rule, name):
+            if rule.marked and not rule.approved and is_approved(task, rule, name, why, here):
                 check_permission(task)
                 task.batch.written |= rules.approve(task.sides.rucio, rule, task.command.approved)
 

@@ -78,8 +78,13 @@ def find(rucio: Rucio, site: Site, names: list[str], *, thorough: bool = False) 
     for row in rows:
         every[row["name"]].append(rule_of(row, site))
     ordering = frozenset(row["id"] for row in rows if rules.is_ordering(row))
-    ends = {row["id"]: end for row in rows if (end := rules.lasts_until(row, now())) is not None}
-    return Found(ours, strange, dict(every), locks, ordering, ends)
+    return Found(ours, strange, dict(every), locks, ordering, ends_of(rows, site))
+
+
+def ends_of(rows: Iterable[Row], site: Site) -> dict[str, datetime]:
+    """When those of our rules will be over, by id, that somebody gave an end to come."""
+    ours = (row for row in rows if is_ours(row, site))
+    return {row["id"]: end for row in ours if (end := rules.lasts_until(row, now())) is not None}
 
 
 def _ours(rows: Iterable[Row], site: Site) -> tuple[dict[str, RuleAtRse], set[str]]:
@@ -140,7 +145,7 @@ def withdraw(rucio: Rucio, found: Found, rse: str, name: str, ordering: Iterable
     ordering, ours = list(ordering), {rule.id for rule in found.every[name]}
     if not ordering or any(lock.name == name and lock.rse == rse and lock.rule not in ours for lock in found.locks):
         return False
-    for file in sorted({file for rule in ordering for file in rules.ordered_by(rucio, rule, rse)}):
+    for file in sorted({file for rule in ordering for file in rules.locked_by(rucio, rule, rse, state="REPLICATING")}):
         others = (row for row in rules.holding_file(rucio, file) if row["id"] not in ours)
         if any(may_be_at(rse, row["rse_expression"]) and locked(rucio, rse, row, [file]) for row in others):
             return False

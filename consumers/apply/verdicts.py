@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from common.messages.meta import now
 from common.names import dataset_of
 from common.rucio import announcements, dids, replicas
-from common.rucio.rses import attributes_of
+from common.rucio.rses import announced
 from common.sync.marks import DESTROYING
 from consumers.apply import foreign_locks, rules
 from consumers.apply.batch import Fate
@@ -89,10 +89,7 @@ def _going(task: Task, look: Look, names: list[str]) -> dict[str, set[str]]:
     """
     rucio = task.sides.rucio
     rses = {rse for name in names for one in look.standing[name].values() for rse in one.states} - {task.rse}
-    at, lifetime = now().timestamp(), rucio.main.announcement_lifetime
-    live = {
-        rse: announcements.parted(announcements.of(attributes_of(rucio, rse) or {}), at, lifetime)[0] for rse in rses
-    }
+    live = {rse: announced(rucio, rse, now().timestamp())[0] for rse in rses}
     standing = replicas.standing(rucio, {file for name in names for file in look.standing[name]})
     found: dict[str, set[str]] = {}
     for name in names:

@@ -19,11 +19,11 @@ from common.rucio.inventory import rules_at
 from common.rucio.rses import Site, Switch, closed, find_site
 from common.settings.model import Site as Policy
 from common.settings.run import is_on
-from common.sync.catalogue import Reading, RuleAtRse
+from common.sync.catalogue import Reading, RuleAtRse, is_custodial
 from common.sync.deep import deep_names
 from common.sync.diff import Difference, diff, keep_incomplete
-from common.sync.evidence import is_custodial, over_files
-from common.sync.marks import Removal, severity
+from common.sync.evidence import over_files
+from common.sync.marks import Removal, is_held_as
 from common.sync.plan import Limits, Plan, Removals, make_plan
 from common.sync.selection import selection
 from common.telemetry import spent
@@ -53,13 +53,9 @@ class Observed:
     doubtful: list[str]  # the complete blocks that those were about
 
     def holds(self, name: str, why: Removal) -> bool:
-        """True where the block is on record as held in each rule of ours, for a reason that destroys as much.
-
-        And as custodial, where it is that by now.
-        """
+        """True where the block is on record as held for this reason, in each rule of ours."""
         rule = self.rules[name]
-        hold, custodial = rule.hold, is_custodial(self.reading, rule, name)
-        return hold is not None and severity(hold.why) == severity(why) and hold.custodial >= custodial
+        return is_held_as(rule.hold, why, custodial=is_custodial(rule, self.reading.blocks.get(name)))
 
 
 def observe(command: SyncSite, world: World) -> Observed:
