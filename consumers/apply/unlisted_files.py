@@ -29,7 +29,7 @@ from common.sync.evidence import most_files
 from common.sync.marks import LEFT_FILES, hash_of, left_of, parse_meta, still_left
 from common.sync.words import count, size
 from consumers.apply import rules
-from consumers.apply.batch import Fate
+from consumers.apply.batch import Batch, Fate
 from consumers.apply.beyond import CONTROLS
 from consumers.apply.contents import Files
 from consumers.apply.look_back import hit
@@ -86,15 +86,7 @@ def _left(task: Task, name: str) -> bool:
     register = _register(task, rows)
     if register is None:
         raise Halted("no rule of this sync holds the block")
-    noted, at = left_of(parse_meta(register.get("meta"))), int(now().timestamp())
-    seen = still_left(noted, files, at)
-    if len(seen) > LEFT_FILES:
-        raise Halted(f"more than the {LEFT_FILES} that can be remembered: take them out by hand")
-    grace = max([task.policy.removal_grace, *(_policy(task, node).removal_grace for node, _ in sites.values())])
-    due = {file: one for file, one in files.items() if noted.get(hash_of(file), at + 1) <= at - grace}
-    if seen != noted:
-        rules.note_left(task.sides.rucio, register["id"], seen)
-        batch.written = True
+    seen, due = _remembered(task, register, files, [node for node, _ in sites.values()])
     if not due:
         batch.notes[name] = (
             f"{name}: {count(len(files), 'file')} that PhEDEx does not list, such as {min(files)}: leave "
@@ -105,10 +97,28 @@ def _left(task: Task, name: str) -> bool:
     _check_others(task, name, sites, {rse: [due[f] for f in due if rse in before[f].states] for rse in rses}, asking)
     _sweep(task, name, sites, due)
     rules.note_left(task.sides.rucio, register["id"], {d: t for d, t in seen.items() if d not in map(hash_of, due)})
+    return _told(batch, name, due)
+
+
+def _remembered(task: Task, register: Row, files: Files, nodes: list[str]) -> tuple[dict[str, int], Files]:
+    """What the rule remembers from now on, and the files that it has for the time of grace of each of the nodes."""
+    noted, at = left_of(parse_meta(register.get("meta"))), int(now().timestamp())
+    seen = still_left(noted, files, at)
+    if len(seen) > LEFT_FILES:
+        raise Halted(f"more than the {LEFT_FILES} that can be remembered: take them out by hand")
+    if seen != noted:
+        rules.note_left(task.sides.rucio, register["id"], seen)
+        task.batch.written = True
+    grace = max([task.policy.removal_grace, *(_policy(task, node).removal_grace for node in nodes)])
+    return seen, {file: one for file, one in files.items() if noted.get(hash_of(file), at + 1) <= at - grace}
+
+
+def _told(batch: Batch, name: str, due: Files) -> bool:
+    """The batch knows that these files have left their block; True where no other is to leave it."""
     batch.removed[name] = batch.removed.get(name, {}) | due
     for file in due:
-        del files[file]
-    if files:
+        del batch.strangers[name][file]
+    if batch.strangers[name]:
         return False
     del batch.strangers[name]
     batch.notes.pop(name, None)
