@@ -30,7 +30,7 @@ from common.sync.marks import LEFT_FILES, hash_of, left_of, parse_meta, still_le
 from common.sync.words import count, size
 from consumers.apply import rules
 from consumers.apply.batch import Batch, Fate
-from consumers.apply.beyond import CONTROLS
+from consumers.apply.beyond import CONTROLS, stands
 from consumers.apply.contents import Files
 from consumers.apply.look_back import hit
 from consumers.apply.task import Halted, Task, check_open, is_permitted
@@ -172,11 +172,11 @@ def _sweep(task: Task, name: str, sites: Mapping[str, tuple[str, Site]], due: Fi
         _check_phedex(task, name, due)
         for rse, site in sites.items():
             _check_place(task, name, rse, site, keys[rse])
-        marked = _check_rules(task, name, due, sites)
-        standing = replicas.standing(rucio, due)
-        _check_marks(standing, marked)
-        _check_files(name, standing, rses)
+        rows = _check_rules(task, name, due, sites)
         inside = dids.contents(rucio, [name])[name]
+        standing = replicas.standing(rucio, due)
+        _check_marks(task, rows, standing, len(inside))
+        _check_files(name, standing, rses)
         if there := sorted(file for file in due if file in inside):
             dids.detach(rucio, name, there, by=began + rucio.main.sweep_within)
         batch.written = True
@@ -274,16 +274,15 @@ def _check_makers(task: Task, due: Files) -> None:
         raise Halted(f"{maker or 'somebody'} made {file}, not this sync: he takes it out (rucio did content remove)")
 
 
-def _check_rules(task: Task, name: str, due: Files, places: Mapping[str, tuple[str, Site]]) -> set[str]:
-    """All that holds the block or one of the files is ours. Returns the RSEs where the block is marked for removal."""
+def _check_rules(task: Task, name: str, due: Files, places: Mapping[str, tuple[str, Site]]) -> list[Row]:
+    """All that holds the block or one of the files is ours. Returns the block's rules."""
     rows, others = _rules(task, name, due)
     for row in others:
         raise Halted(
             f"rule {row['id']} of {row['account']} ({row['rse_expression']}) holds it: {row['account']} ends it"
         )
     _check_ours(task, rows, places)
-    standing = [row for row in rows if row.get("expires_at") is None]
-    return {_rse(row) for row in standing if rule_of(row, task.batch.site).marked}
+    return rows
 
 
 def _rules(task: Task, name: str, due: Files) -> tuple[list[Row], list[Row]]:
@@ -302,9 +301,17 @@ def _look_back(task: Task, name: str, due: Files, rses: Iterable[str]) -> None:
             hit(task, name, row["id"], row["account"])
 
 
-def _check_marks(standing: dict[str, Standing], marked: set[str]) -> None:
-    """A block that is about to leave one of its sites is left to that first; unless one of the files keeps it there."""
-    if marked and all(one.states.keys() - marked for one in standing.values() if one.states):
+def _check_marks(task: Task, rows: list[Row], standing: dict[str, Standing], inside: int) -> None:
+    """A block that is about to leave one of its sites is left to that first; unless one of the files keeps it there.
+
+    `inside`: how many files are in the block. It leaves for a place that has all of them, which it does not have where
+    a file is to go that never came there: the two would wait for each other for ever.
+    """
+    live = [row for row in rows if row.get("expires_at") is None]
+    marked = {_rse(row) for row in live if rule_of(row, task.batch.site).marked}
+    places = {rse for rse in map(_rse, live) if stands(task.sides.sites, live, rse, inside)}
+    readable = all(any(one.available_at(rse) for rse in places) for one in standing.values() if one.states)
+    if marked and readable:
         raise Halted(f"the block is marked for removal at {min(marked)}: left until that is done")
 
 

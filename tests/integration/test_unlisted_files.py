@@ -285,3 +285,58 @@ def test_a_file_stays_where_its_block_is_custodial_by_now_at_another_site(sides:
         result = read(sides, name)
     assert gone in sides.replicas().keys() & sides.replicas(OTHER).keys()
     assert any(f"the block is custodial at {OTHER} (hold_custodial)" in note for note in result.notes)
+
+
+def settle(sides: TwoSides, name: str) -> None:
+    """More cycles than it takes at both sites, and Rucio's daemons between."""
+    for _ in range(READINGS + 2):
+        for node in (OTHER, NODE):
+            world = sides.world(site=AT_ONCE)
+            sides.sync(name, node=node, world=world, files_until=soon(), removable_until=soon())
+        for daemon in ("judge-evaluator", "judge-cleaner", "judge-repairer"):
+            sides.rucio.run_daemon(daemon)
+
+
+def assert_is_there_alone(sides: TwoSides, name: str) -> None:
+    """The block is at the other site alone, with the files that PhEDEx lists, and nothing of it waits."""
+    kept = {lfn for lfn, *_ in files_of(name)} & {file.name for file in sides.snapshot.files(name)}
+    assert not sides.replicas().keys() & {f"{lfn}{end}" for lfn, *_ in files_of(name) for end in ("", ".late")}
+    assert sides.replicas(OTHER).keys() == sides.inside(name) == kept
+    (rule,) = sides.rules(name)
+    counts = tuple(rule[f"locks_{state}_cnt"] for state in ("ok", "replicating", "stuck"))
+    assert (rule["rse_expression"], rule["state"], counts) == (OTHER, "OK", (len(kept), 0, 0))
+    assert (sides.rucio.sql("SELECT name FROM requests"), locks_on_nothing(sides)) == ([], 0)
+
+
+@pytest.mark.parametrize("first", [NODE, OTHER])
+def test_a_block_that_moves_while_a_file_leaves_it_comes_to_rest(sides: TwoSides, first: str) -> None:
+    """In Rucio the file is in the block where that goes; where it comes to PhEDEx does not list it any more."""
+    name = sides.put(block(1))
+    sides.sync(name)
+    sides.snapshot.add_replica(name, OTHER)
+    if first == OTHER:
+        sides.sync(name, node=OTHER)
+    sides.snapshot.remove_file(files_of(name)[0][0])
+    sides.snapshot.remove_replica(name, NODE)
+    settle(sides, name)
+    assert_is_there_alone(sides, name)
+
+
+def test_a_file_that_never_came_to_a_place_does_not_keep_its_block_where_that_left(sides: TwoSides) -> None:
+    """Its lock waits there for a replica; and the block, marked, waits here for that place."""
+    name = sides.put(block(1))
+    sides.sync(name)
+    sides.snapshot.add_replica(name, OTHER)
+    late = f"{files_of(name)[0][0]}.late"
+
+    def joins() -> None:
+        sides.snapshot.add_file(name, late, 1000, "00000001")
+        sides.sync(name)
+
+    world = sides.world()
+    sides.sync(name, node=OTHER, world=replace(world, rucio=Meddled(world.rucio, "add_replication_rule", joins)))
+    assert sides.rucio.sql("SELECT name FROM requests") == [(late,)]
+    sides.snapshot.remove_file(late)
+    sides.snapshot.remove_replica(name, NODE)
+    settle(sides, name)
+    assert_is_there_alone(sides, name)
