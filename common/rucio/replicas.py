@@ -12,6 +12,10 @@ from common.rucio.dids import called, did, file_row
 from common.rucio.session import Rucio, sliced
 from common.sync.catalogue import File
 
+# Rucio sorts each file's addresses, which nobody here reads, by how far they are, unless it is told otherwise: that
+# asks its configuration again for each file, and makes a request ten times slower (41.5.1).
+STATES: Mapping[str, Any] = {"all_states": True, "resolve_archives": False, "sort": "random"}
+
 
 class Standing(Struct, frozen=True):
     """A file's replicas, RSE → state such as `AVAILABLE`, and the names of all that it is in, containers too.
@@ -41,7 +45,7 @@ def places(rucio: Rucio, files: Iterable[str]) -> dict[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {name: frozenset() for name in files}
     for part in sliced(sorted(found), rucio.main.rucio_files):
         dids = [did(name) for name in part]
-        for row in rucio.rows("list_replicas", dids, all_states=True, resolve_archives=False, about=part[0]):
+        for row in rucio.rows("list_replicas", dids, **STATES, about=part[0]):
             found[called(row)] = frozenset(rse for rse, state in row["states"].items() if state == "AVAILABLE")
     return found
 
@@ -63,7 +67,7 @@ def standing(rucio: Rucio, files: Iterable[str]) -> dict[str, Standing]:
     """
     found = {name: Standing() for name in files}
     for part in sliced(sorted(found), rucio.main.rucio_files):
-        options: dict[str, Any] = {"all_states": True, "resolve_archives": False, "resolve_parents": True}
+        options = {**STATES, "resolve_parents": True}
         for row in rucio.rows("list_replicas", [did(name) for name in part], **options, about=part[0]):
             parents = frozenset(parent.removeprefix(f"{SCOPE}:") for parent in row.get("parents") or ())
             found[called(row)] = Standing(row["states"], parents)

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from common.errors import NotFound, RucioConflict, RucioRefused, UsageError
 from common.rucio import accounts, distances
+from common.rucio.replicas import STATES
 from common.rucio.rses import is_rule_for
 from common.rucio.session import Row, Rucio
 from common.rucio.storage import Place
@@ -77,7 +78,7 @@ def known(rucio: Rucio, errand: Errand) -> Known | None:
     if row["did_type"] != "FILE":
         raise UsageError(f"{about}: is a {str(row['did_type']).lower()} in Rucio")
     states: dict[str, str] = {}
-    for found in rucio.rows("list_replicas", [errand.did], all_states=True, resolve_archives=False, about=about):
+    for found in rucio.rows("list_replicas", [errand.did], **STATES, about=about):
         states.update(found["states"])
     rules = list(rucio.rows("list_did_rules", errand.scope, errand.name, about=about))
     return Known(
