@@ -108,6 +108,8 @@ def test_a_time_is_told_to_the_millisecond_before() -> None:
     at = datetime(2018, 11, 28, 0, 45, 10, 123_999, tzinfo=UTC)
     assert moment(at) == 1543365910.123
     assert moment(at.replace(microsecond=999)) == 1543365910
+    assert moment(at.replace(microsecond=1_000)) == 1543365910.001
+    assert moment(at.replace(microsecond=999_999)) == 1543365910.999
 
 
 # --- reasons -------------------------------------------------------------------------------------------------------
@@ -225,6 +227,7 @@ def test_a_plan_from_before_a_block_was_back_holds_nothing(seen: float, held: bo
         (NEVER, 0),
         (0, 0),
         (-1, 0),
+        (-0.5, 0),
         (True, 0),
         ("700", 0),
         (None, 0),
@@ -463,8 +466,9 @@ def test_which_file_tells_that_a_sweep_has_begun(meta: dict[str, Any], named: se
 
 
 def test_a_sweep_that_is_about_to_begin_names_files() -> None:
-    one, two = sorted(map(hash_of, ["/store/a.root", "/store/b.root"]))
-    meta = with_sweeping({GONE_SINCE: 100, SWEEPING: 5}, 70, {"/store/b.root", "/store/a.root"})
-    assert meta == {GONE_SINCE: 100, SWEEPING: {"at": 70, "file": one, "more": two}}
-    assert named_of(meta) == {one, two}
+    files = [f"/store/{letter}.root" for letter in "cab"]
+    one, two, three = sorted(map(hash_of, files))
+    meta = with_sweeping({GONE_SINCE: 100, SWEEPING: 5}, 70, files)
+    assert meta == {GONE_SINCE: 100, SWEEPING: {"at": 70, "file": one, "more": two + three}}
+    assert named_of(meta) == {one, two, three}
     assert unmarked(meta, 80) == {SEEN: 80}
