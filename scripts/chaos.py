@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import sys
@@ -54,9 +55,9 @@ BUSY = 2.0  # seconds that a request may take to reach Rucio's database on a mac
 class Terms:
     """How large a run is: sites, changes to begin with, seconds of faults and which, and the limit for the end.
 
-    `limit`: seconds for all cycles to finish, and for all differences to go: after that they count as lost. `pace`:
-    seconds between two acts of the operators; the colleague is three times as fast. `fresh`: seconds between two starts
-    of Rucio's daemons at the end.
+    `limit`: seconds in which at least one more cycle finishes, and for all differences to go: after that they count as
+    lost. `pace`: seconds between two acts of the operators; the colleague is three times as fast. `fresh`: seconds
+    between two starts of Rucio's daemons at the end.
     """
 
     seconds: float = 600
@@ -108,13 +109,19 @@ class Run:
 
 
 def finished(run: Run) -> Heard:
-    """What was heard once every cycle that was asked for is finished, or the limit is over."""
-    chaos, heard, deadline = run.chaos, Heard(), time.monotonic() + run.terms.limit
+    """What was heard once every cycle that was asked for is finished, or when for the limit none has finished."""
+    chaos, heard = run.chaos, Heard()
+    still, deadline = len(chaos.asked), time.monotonic() + run.terms.limit
     with streams.attach(chaos.main, "first", "chaos") as stream:
-        for event in stream.until(deadline):
+        for event in stream.until(math.inf):
             if event is not None:
                 heard.take(event)
-            elif not heard.open(chaos.asked):
+                if time.monotonic() < deadline:
+                    continue
+            left = len(heard.open(chaos.asked))
+            if left and left < still:
+                still, deadline = left, time.monotonic() + run.terms.limit
+            elif not left or time.monotonic() > deadline:
                 break
             else:
                 chaos.tend()
