@@ -257,6 +257,22 @@ def _delete(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Ann
         raise TooLate(sent=False)
     _note(task, look, sweeps, announced, by)
     _withdraw(task, look, sweeps)
+    try:
+        _send(task, look, sweeps, announced, by)
+    except RucioError as error:
+        announced.unanswered |= is_unanswered(error)
+        raise
+    for name, one in sweeps.items():
+        taken = {file: look.files[name][file] for file in one.delete}
+        batch.removed[name] = batch.removed.get(name, {}) | taken
+        if one.foreign:
+            batch.foreign[name] = set(one.foreign)
+            batch.notes[name] = f"{name}: {len(one.foreign)} replicas stay: others hold them, such as {one.foreign[0]}"
+
+
+def _send(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Announced, by: float) -> None:
+    """First the files of which Rucio has no other replica leave their blocks, then all replicas go in one request."""
+    rucio, batch = task.sides.rucio, task.batch
     for name, one in sweeps.items():
         if one.detach:
             check_permission(task)
@@ -264,26 +280,17 @@ def _delete(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Ann
             dids.detach(rucio, name, one.detach, by=by)
             batch.written = True
     names = sorted({file for one in sweeps.values() for file in one.delete})
-    if names:
-        check_permission(task)
-        try:
-            sent, answered = replicas.delete(rucio, task.rse, names, by=by)
-        except RucioError as error:
-            announced.unanswered |= is_unanswered(error)
-            raise
-        batch.written = True
-        for name in sweeps:
-            announced.noted.pop(name, None)
-        log.info(
-            "sweep: %d blocks, %d files at %s: look to sending %.3f s, to answer %.3f s",
-            *(len(sweeps), len(names), task.rse, sent - look.began, answered - look.began),
-        )
-    for name, one in sweeps.items():
-        taken = {file: look.files[name][file] for file in one.delete}
-        batch.removed[name] = batch.removed.get(name, {}) | taken
-        if one.foreign:
-            batch.foreign[name] = set(one.foreign)
-            batch.notes[name] = f"{name}: {len(one.foreign)} replicas stay: others hold them, such as {one.foreign[0]}"
+    if not names:
+        return
+    check_permission(task)
+    sent, answered = replicas.delete(rucio, task.rse, names, by=by)
+    batch.written = True
+    for name in sweeps:
+        announced.noted.pop(name, None)
+    log.info(
+        "sweep: %d blocks, %d files at %s: look to sending %.3f s, to answer %.3f s",
+        *(len(sweeps), len(names), task.rse, sent - look.began, answered - look.began),
+    )
 
 
 def _note(task: Task, look: Look, sweeps: Mapping[str, Sweep], announced: _Announced, by: float) -> None:

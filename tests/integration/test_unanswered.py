@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from tests.integration.test_last_look import ANCHOR, announced, at_both, lfns, rule_here, sweeping, undone
+from common.errors import RucioError
+from tests.integration.test_last_look import ANCHOR, FREE, announced, at_both, lfns, rule_here, sweeping, undone
 from tests.stack.rucio_server import RucioServer
 from tests.two_sides import NODE, OTHER, TwoSides, block, two_sides
 
@@ -28,12 +29,17 @@ def sides(clean_rucio: RucioServer, tmp_path: Path) -> Iterator[TwoSides]:
 
 
 @contextmanager
-def first_delete(monkeypatch: pytest.MonkeyPatch, fate: Callable[[Send], requests.Response]) -> Iterator[list[str]]:
-    """The first delete of replicas has this fate, below all that the client does; each that is sent is listed."""
+def first_delete(
+    monkeypatch: pytest.MonkeyPatch, fate: Callable[[Send], requests.Response], of: str = "/replicas"
+) -> Iterator[list[str]]:
+    """The first delete of replicas has this fate, below all that the client does; each that is sent is listed.
+
+    `of`: a part of another address.
+    """
     send, sent = HTTPAdapter.send, list[str]()
 
     def once(self: HTTPAdapter, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
-        if request.method != "DELETE" or "/replicas" not in str(request.url):
+        if request.method != "DELETE" or of not in str(request.url):
             return send(self, request, *args, **options)
         sent.append(str(request.url))
         if len(sent) > 1:
@@ -98,3 +104,32 @@ def test_nothing_relies_on_replicas_whose_delete_may_be_carried_out_yet(
         assert late[0]().status_code == 200
     assert set(sides.replicas()) == set()
     assert set(sides.replicas(OTHER)) >= lfns(name)
+
+
+def slow(_carry_out: Send) -> requests.Response:
+    raise requests.exceptions.ReadTimeout("Read timed out. (read timeout=60)")
+
+
+@pytest.mark.parametrize("fate", [slow, carried_out, gateway(500), gateway(503)])
+def test_what_leaves_its_block_without_an_answer_is_never_called_kept(
+    sides: TwoSides, monkeypatch: pytest.MonkeyPatch, fate: Callable[[Send], requests.Response]
+) -> None:
+    """What is nowhere else leaves its block first, and that may be carried out yet."""
+    (name,) = at_both(sides, 1)
+    for node in (NODE, OTHER):
+        sides.snapshot.remove_replica(name, node)
+    sweeping(sides, name, node=OTHER, site=FREE)
+    late: list[Send] = []
+
+    def noted(carry_out: Send) -> requests.Response:
+        late.append(carry_out)
+        return fate(carry_out)
+
+    with first_delete(monkeypatch, noted, of="/dids"):
+        with suppress(RucioError):
+            sweeping(sides, name, site=FREE)
+        assert len(late) == 1
+        assert len(announced(sides)) == 1
+        assert undone(sides, name) != "kept"
+        sides.snapshot.add_replica(name, NODE)
+        assert sides.sync(name).counts.get("updated", 0) == 0
