@@ -175,11 +175,16 @@ def _look_at_ruled(chunk: Chunk, name: str) -> None:
 def _take_back(rucio: Rucio, batch: Batch, rule: RuleAtRse, name: str) -> None:
     """PhEDEx has the block back: its mark and hold go at once, whatever else waits, for others rely on no marked rule.
 
-    Unless a sweep of it has begun.
+    Unless a sweep of it has begun, or is about to.
     """
-    if (rule.marked or rule.held_since) and not (rule.ending or rule.begun):
-        rules.change(rucio, rule, batch.blocks[name])
-        batch.written = True
+    if not (rule.marked or rule.held_since) or rule.ending:
+        return
+    if rule.begun:
+        announced = announcements.of(attributes_of(rucio, batch.site.rse) or {})  # as it is now
+        if announcements.about(announced, [name]) or rules.is_begun(rucio, batch.site.rse, [rule]):
+            return
+    rules.change(rucio, rule, batch.blocks[name])
+    batch.written = True
 
 
 def _go_forward(chunk: Chunk, name: str) -> None:

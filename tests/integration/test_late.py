@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from common.outcome import Outcome
 from common.rucio.rses import Switch
 from common.rucio.switch import Note, turn
 from common.settings.model import Settings, Site
+from common.sync.marks import GONE_SINCE, GONE_WHY, SWEEPING, hash_of, parse_meta
 from tests.stack.rucio_server import RucioServer
 from tests.stack.world import make_account
 from tests.two_sides import NODE, OTHER, TwoSides, block, files_of, two_sides
@@ -82,3 +84,18 @@ def test_where_the_other_site_may_not_have_it_nothing_of_it_is_written(sides: Tw
     assert result.notes == [f"{name}: 1 files, such as {NEW[0]}, wait to join it until PhEDEx has the block at {OTHER}"]
     assert NEW[0] not in sides.replicas().keys() | sides.replicas(OTHER).keys() | sides.inside(name)
     assert sides.transfers() == 0
+
+
+def test_a_mark_goes_though_a_file_waits_and_a_sweep_was_about_to_begin(sides: TwoSides) -> None:
+    """Others rely on no marked rule: the site that the file waits for would wait for this one."""
+    name = sides.put(block(1))
+    sides.snapshot.add_replica(name, OTHER)
+    for node in (NODE, OTHER):
+        assert sides.sync(name, node=node).counts["added"] == 1
+    sides.snapshot.add_file(name, *NEW, nodes=[NODE])
+    (rule,) = (row for row in sides.rules(name) if row["rse_expression"] == NODE)
+    mark = {GONE_SINCE: 100, GONE_WHY: "moved", SWEEPING: {"at": 100, "file": hash_of(files_of(name)[0][0])}}
+    sides.root.update_replication_rule(rule["id"], {"meta": json.dumps(parse_meta(rule["meta"]) | mark)})
+    assert "wait to join it" in sides.sync(name).notes[0]
+    (rule,) = (row for row in sides.rules(name) if row["rse_expression"] == NODE)
+    assert parse_meta(rule["meta"]).keys().isdisjoint(mark)
