@@ -152,6 +152,15 @@ def _end_of(row: Row) -> datetime | None:
     return end.replace(tzinfo=UTC)  # Rucio's times are UTC and do not say so
 
 
+def is_recovery(rucio: Rucio, rse: str, file: str) -> bool:
+    """True where Rucio is to copy the file to the RSE anew, since its replica there was declared bad (41.5.1)."""
+    try:
+        row = rucio.row("list_request_by_did", file, rse, scope=SCOPE, about=f"{file} at {rse}")
+    except NotFound:
+        return False
+    return row.get("activity") == "Recovery"
+
+
 def withdraw(rucio: Rucio, rule: str) -> None:
     """Nothing is transferred for the rule: what is queued is cancelled, its replicas are UNAVAILABLE, its locks STUCK.
 

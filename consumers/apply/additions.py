@@ -203,8 +203,8 @@ def _withdraw(chunk: Chunk, name: str) -> None:
     Nothing can keep that from happening, for Rucio has no request that makes a rule only for the files that were seen.
     """
     ordering = [rule.id for rule in chunk.found.every[name] if rule.id in chunk.found.ordering]
-    if rules.withdraw(chunk.rucio, chunk.found, chunk.rse, name, ordering):
-        _revive(chunk, name, chunk.batch.files[name])
+    if files := rules.withdraw(chunk.rucio, chunk.found, chunk.rse, name, ordering):
+        _revive(chunk, name, files & chunk.batch.files[name].keys())
 
 
 def _hold_back(chunk: Chunk, name: str) -> None:

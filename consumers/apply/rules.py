@@ -137,21 +137,25 @@ def _as_phedex_has_it(row: Row, block: BlockAtNode) -> dict[str, object]:
     return options
 
 
-def withdraw(rucio: Rucio, found: Found, rse: str, name: str, ordering: Iterable[str]) -> bool:
-    """What these rules of ours on a block have Rucio transfer to the RSE is cancelled; False where there is nothing.
+def withdraw(rucio: Rucio, found: Found, rse: str, name: str, ordering: Iterable[str]) -> set[str]:
+    """What these rules of ours on a block have Rucio transfer to the RSE is cancelled; returns these files.
 
-    Left alone where others hold the block, or a file that is to come, there too: then it may be for them.
+    Left alone where others hold the block, or a file that is to come, there too: then it may be for them. And where the
+    replica of a file was declared bad: Rucio copies it anew, and nobody may call it good before.
     """
     ordering, ours = list(ordering), {rule.id for rule in found.every[name]}
     if not ordering or any(lock.name == name and lock.rse == rse and lock.rule not in ours for lock in found.locks):
-        return False
-    for file in sorted({file for rule in ordering for file in rules.locked_by(rucio, rule, rse, state="REPLICATING")}):
+        return set()
+    files = {file for rule in ordering for file in rules.locked_by(rucio, rule, rse, state="REPLICATING")}
+    for file in sorted(files):
         others = (row for row in rules.holding_file(rucio, file) if row["id"] not in ours)
         if any(may_be_at(rse, row["rse_expression"]) and locked(rucio, rse, row, [file]) for row in others):
-            return False
+            return set()
+        if rules.is_recovery(rucio, rse, file):
+            return set()
     for rule in ordering:
         rules.withdraw(rucio, rule)
-    return True
+    return files
 
 
 def approve(rucio: Rucio, rule: RuleAtRse, code: str) -> bool:

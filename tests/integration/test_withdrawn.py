@@ -71,6 +71,26 @@ def test_a_transfer_that_others_may_have_ordered_is_left_alone(sides: TwoSides) 
     assert requests(sides) == 1
 
 
+def test_a_replica_that_was_declared_bad_is_copied_anew_and_not_called_good(sides: TwoSides) -> None:
+    name = sides.put(block(1))
+    sides.snapshot.add_replica(name, OTHER)
+    for node in (NODE, OTHER):
+        sides.sync(name, node=node)
+    file = files_of(name)[0][0]
+    sides.rucio.client("root").declare_bad_file_replicas([{**dids(file)[0], "rse": OTHER}], "broken")
+    sides.rucio.run_daemon("necromancer")
+    assert (sides.replicas(OTHER)[file][2], requests(sides)) == ("C", 1)
+    for _ in range(2):
+        sides.sync(name, node=OTHER)
+    assert (sides.replicas(OTHER)[file][2], requests(sides)) == ("C", 1)
+    sides.snapshot.remove_replica(name, NODE)
+    until = now() + timedelta(minutes=30)
+    for _ in range(2):
+        world = sides.world(site=Site(removal_grace=0, max_removal_share=1))
+        assert sides.sync(name, world=world, removable_until=until).counts.get("swept", 0) == 0
+    assert sides.replicas()[file][2] == "A"
+
+
 def test_no_transfer_outlives_its_rule(sides: TwoSides) -> None:
     """Rucio's cleaner cancels none of a replica that went before."""
     name = ordering(sides, "/store/data/joined.root", 1, "00000001")
