@@ -166,7 +166,9 @@ def test_a_transfer_is_queued_and_withdrawn(both: Both) -> None:
         *LOOKS[-3:],
     )
     assert both.model.transfers == both.transfers() == 1
-    both.same(change(RuleOf(ACCOUNT, BLOCK), state="STUCK", cancel_requests=True), locks(BLOCK), *LOOKS[-3:])
+    queued = [step("list_request_by_did", file(n)["name"], X, scope="cms") for n in (1, 3)]
+    both.same(*queued)
+    both.same(change(RuleOf(ACCOUNT, BLOCK), state="STUCK", cancel_requests=True), locks(BLOCK), *LOOKS[-3:], *queued)
     assert both.transfers() == 0
     both.same(
         step("update_replicas_states", X, [{**file(3), "state": "A"}]),

@@ -366,6 +366,13 @@ class RucioModel:
             for rse, state in locks.items():
                 yield named(name) | {"rse": rse, "rule_id": rule_id, "state": states[state]}
 
+    def list_request_by_did(self, name: str, rse: str, scope: str = "cms") -> Row:
+        """The transfer that is queued for a lock. Of rules alone: nobody declares a replica bad here."""
+        file = key({"scope": scope, "name": name})
+        if not any(rule.held.get(file, {}).get(rse) == "R" for rule in self.rules.values()):
+            raise rucio.RequestNotFound("Request not found")
+        return named(file) | {"activity": "User Subscriptions"}
+
     # --- asking: replicas -------------------------------------------------------------------------------------
 
     def list_dataset_replicas(self, scope: str, name: str, deep: bool = False) -> Iterator[Row]:

@@ -109,6 +109,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "list_parent_dids": ("scope", "name", "type"),
     "list_content_history": ("scope", "name", "bytes", "adler32"),
     "get_locks_for_dids": ("scope", "name", "rse", "account"),
+    "list_request_by_did": ("scope", "name", "activity"),
     "list_replica_locks": ("scope", "name", "rse", "state"),
     "list_dataset_replicas": ("rse", "available_length"),
     "list_replicas": ("scope", "name", "states", "parents"),
