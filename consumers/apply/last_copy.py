@@ -39,6 +39,7 @@ def decide(
     destroys: bool,
     wished: Mapping[str, str] = {},
     going: Set[str] = frozenset(),
+    left: Set[str] = frozenset(),
 ) -> Sweep | Last:
     """What becomes of a block's files that have a replica at the RSE.
 
@@ -48,7 +49,8 @@ def decide(
     its dataset out of the container (41.5.1). What is nowhere else to be read must be in nobody else's dataset, and
     wanted by no rule of others.
     `foreign`: the files that others hold here, which stay. `wished`: files that rules of others want, with why each
-    stays then. `going`: RSEs where somebody may be about to delete the same: what is there may be gone.
+    stays then. `going`: RSEs where somebody may be about to delete the same: what is there may be gone. `left`: files
+    that PhEDEx has no more, and that are in the block no more: they need no other place.
     """
     sweep = Sweep([], [], [], [])
     for file in sorted(name for name, standing in files.items() if rse in standing.states):
@@ -57,7 +59,7 @@ def decide(
             sweep.foreign.append(file)
             continue
         if not any(standing.available_at(place) for place in places):
-            if not destroys:
+            if not destroys and file not in left:
                 return Last(file, _lack(standing, rse, places))
             sweep.lost.append(file)
             is_record = len(standing.states) == 1  # Rucio's record of the file goes with it

@@ -158,9 +158,13 @@ def _check_others(
 
 
 def _register(task: Task, rows: Iterable[Row]) -> Row | None:
-    """The rule that remembers for the block: of the standing ones of this sync the first by RSE, whoever looks."""
+    """The rule that remembers for the block: of the standing ones of this sync the first by RSE, whoever looks.
+
+    A marked one only where no other is: its site looks at the block no more.
+    """
     ours = [row for row in rows if task.sides.sites.is_ours(row) and row.get("expires_at") is None]
-    return min(ours, key=lambda row: (row["rse_expression"].removeprefix("rse="), row["id"]), default=None)
+    site = task.batch.site
+    return min(ours, key=lambda row: (rule_of(row, site).marked, _rse(row), row["id"]), default=None)
 
 
 def _sweep(task: Task, name: str, sites: Mapping[str, tuple[str, Site]], due: Files) -> None:
@@ -310,8 +314,8 @@ def _check_marks(task: Task, rows: list[Row], standing: dict[str, Standing], ins
     live = [row for row in rows if row.get("expires_at") is None]
     marked = {_rse(row) for row in live if rule_of(row, task.batch.site).marked}
     places = {rse for rse in map(_rse, live) if stands(task.sides.sites, live, rse, inside)}
-    readable = all(any(one.available_at(rse) for rse in places) for one in standing.values() if one.states)
-    if marked and readable:
+    held = [one for one in standing.values() if one.states]
+    if marked and held and all(any(one.available_at(rse) for rse in places) for one in held):
         raise Halted(f"the block is marked for removal at {min(marked)}: left until that is done")
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Set
 
 from common.messages.meta import now
 from common.names import dataset_of
+from common.phedex.trust import ControlMissing
 from common.rucio import announcements, dids, replicas
 from common.rucio.rses import announced
-from common.sync.marks import DESTROYING
+from common.sync.marks import DESTROYING, hash_of, left_of, parse_meta
 from consumers.apply import foreign_locks, rules
 from consumers.apply.batch import Fate
+from consumers.apply.beyond import CONTROLS
 from consumers.apply.last_copy import Last, Sweep, decide
 from consumers.apply.last_look import Look
 from consumers.apply.task import Task, check_permission
@@ -23,13 +25,23 @@ def to_sweep(task: Task, look: Look) -> dict[str, Sweep]:
     well, of two who announced at least one sees it, and steps back.
     """
     destroyed = [name for name in look.names if look.known.reasons[name].why in DESTROYING]
-    strange = dids.made_by_others(task.sides.rucio, {file for name in destroyed for file in look.standing[name]})
-    wished = _wished(task, look, destroyed) if destroyed else {}
+    left = _left_behind(task, look)
+    alone = {name: set(look.standing[name]) for name in destroyed} | left
+    strange = dids.made_by_others(task.sides.rucio, {file for files in alone.values() for file in files})
+    wished = _wished(task, look, alone) if alone else {}
     needed = [name for name in destroyed if name in wished or _is_anybodys(name, look)]
     going = _going(task, look, needed) if needed else {}
     found: dict[str, Sweep] = {}
     for name in sorted(look.names):
-        verdict = _decided(task, look, name, strange, wished=wished.get(name, {}), going=going.get(name, set()))
+        verdict = _decided(
+            task,
+            look,
+            name,
+            strange,
+            wished=wished.get(name, {}),
+            going=going.get(name, set()),
+            left=left.get(name, set()) - strange.keys(),
+        )
         if isinstance(verdict, Sweep):
             found[name] = verdict
         elif going.get(name):
@@ -45,8 +57,39 @@ def _is_anybodys(name: str, look: Look) -> bool:
     return any(one.parents - {name, dataset_of(name)} for one in look.standing[name].values())
 
 
+def _left_behind(task: Task, look: Look) -> dict[str, set[str]]:
+    """The files of each block that were about to leave it everywhere when that was cut: no other place will have them.
+
+    In the block no more, nor in anything else; remembered by a rule of this sync; and PhEDEx' catalogue has none of
+    them. For a block that is destroyed that is no matter.
+    """
+    found: dict[str, set[str]] = {}
+    for name in look.names:
+        ours = [row for row in look.rows[name] if task.sides.sites.is_ours(row)]
+        noted = {digest for row in ours for digest in left_of(parse_meta(row.get("meta")))}
+        out = {
+            file
+            for file, one in look.standing[name].items()
+            if hash_of(file) in noted and file not in look.inside[name] and not one.parents
+        }
+        if out and look.known.reasons[name].why not in DESTROYING:
+            controls = dict.fromkeys(sorted(look.inside[name])[:CONTROLS], name)
+            try:
+                found[name] = out - task.sides.phedex.known_files(sorted(out), controls).keys()
+            except ControlMissing:
+                continue  # PhEDEx' catalogue is not believed: the block is kept, for this file
+    return {name: files for name, files in found.items() if files}
+
+
 def _decided(
-    task: Task, look: Look, name: str, strange: Collection[str], *, wished: Mapping[str, str], going: set[str]
+    task: Task,
+    look: Look,
+    name: str,
+    strange: Collection[str],
+    *,
+    wished: Mapping[str, str],
+    going: set[str],
+    left: set[str],
 ) -> Sweep | Last:
     destroys = look.known.reasons[name].why in DESTROYING
     foreign = look.foreign[name] | {file for file in look.standing[name] if not file.startswith("/")}  # another scope
@@ -61,18 +104,19 @@ def _decided(
         destroys=destroys,
         wished=wished,
         going=going,
+        left=left,
     )
 
 
-def _wished(task: Task, look: Look, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The files of each block that a rule of somebody else's wants, wherever that is; and why each stays then."""
+def _wished(task: Task, look: Look, files: Mapping[str, Set[str]]) -> dict[str, dict[str, str]]:
+    """Those of the files of each block that a rule of somebody else's wants, wherever; and why each stays then."""
     here = {
         name: {
-            file: one
-            for file, one in look.standing[name].items()
-            if file not in look.foreign[name] and one.available_at(task.rse)  # what he holds here stays anyway
+            file: look.standing[name][file]
+            for file in some - look.foreign[name]  # what he holds here stays anyway
+            if look.standing[name][file].available_at(task.rse)
         }
-        for name in names
+        for name, some in files.items()
     }
     rows = {name: look.rows[name] for name in here}
     found: dict[str, dict[str, str]] = {}

@@ -15,6 +15,7 @@ import pytest
 
 from common.phedex.client import Phedex
 from common.rucio import session
+from common.rucio.session import TooLate
 from common.settings.model import Settings, Site
 from consumers.apply import rules
 from consumers.engine.result import Result
@@ -340,3 +341,50 @@ def test_a_file_that_never_came_to_a_place_does_not_keep_its_block_where_that_le
     sides.snapshot.remove_replica(name, NODE)
     settle(sides, name)
     assert_is_there_alone(sides, name)
+
+
+def cut_short(sides: TwoSides, name: str) -> str:
+    """A file of a block that moves from here is out of the block; its replica here was not deleted any more."""
+    gone = files_of(name)[0][0]
+    sides.snapshot.remove_file(gone)
+    sides.snapshot.remove_replica(name, NODE)
+
+    def cut() -> None:
+        raise TooLate(sent=False)
+
+    for _ in range(READINGS):
+        world = sides.world(site=AT_ONCE)
+        cutting = replace(world, rucio=Meddled(world.rucio, "delete_replicas", cut))
+        sides.sync(name, node=OTHER, world=cutting, files_until=soon())
+    assert gone not in sides.inside(name)
+    assert gone in sides.replicas()
+    return gone
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_whose_leaving_is_cut_between_detach_and_delete_keeps_no_block(sides: TwoSides, there: bool) -> None:
+    """`there`: the block is in Rucio at the other site too, before the file leaves."""
+    name = sides.put(block(1))
+    sides.sync(name)
+    sides.snapshot.add_replica(name, OTHER)
+    if there:
+        sides.sync(name, node=OTHER)
+    cut_short(sides, name)
+    settle(sides, name)
+    assert_is_there_alone(sides, name)
+
+
+@pytest.mark.parametrize("by", ["PhEDEx, in another block", "a colleague, elsewhere"])
+def test_a_file_whose_leaving_was_cut_stays_where_it_is_wanted(sides: TwoSides, by: str) -> None:
+    name = sides.put(block(1))
+    sides.sync(name)
+    sides.snapshot.add_replica(name, OTHER)
+    gone = cut_short(sides, name)
+    if by == "a colleague, elsewhere":
+        make_account(sides.root, "jdoe", OTHER)
+        sides.root.add_replication_rule(dids(gone), 1, OTHER, account="jdoe", ignore_availability=True)
+    else:
+        sides.snapshot.add_block(block(2), [files_of(name)[0]], is_open=True)
+        sides.snapshot.add_replica(block(2), NODE)
+    settle(sides, name)
+    assert gone in sides.replicas()

@@ -138,3 +138,11 @@ def test_what_others_hold_here_stays_and_keeps_nothing_else() -> None:
     assert decided(files, OTHER, foreign=frozenset({ONE})) == Sweep([TWO], [], [ONE], [])
     assert decided(files, foreign=frozenset({ONE, TWO, "/store/3"})) == Sweep([], [], [ONE, TWO], [])
     assert decided(files, destroys=True, foreign=frozenset({TWO})) == Sweep([ONE], [ONE], [TWO], [ONE])
+
+
+def test_what_phedex_has_no_more_and_is_in_no_block_needs_no_other_place() -> None:
+    files = {ONE: standing(OTHER), TWO: standing(parents=frozenset())}
+    assert decided(files, OTHER, left={TWO}) == Sweep([ONE, TWO], [], [], [TWO])
+    assert isinstance(decided(files, OTHER, left={ONE}), Last)
+    assert decided(files, OTHER, left={TWO}, wished={TWO: "why"}) == Last(TWO, "why")
+    assert decided(files, OTHER, left={TWO}, foreign=frozenset({TWO})) == Sweep([ONE], [], [TWO], [])
