@@ -163,13 +163,17 @@ def attributes_of(rucio: Rucio, rse: str) -> dict[str, object] | None:
         return None
 
 
+def announcements_at(rucio: Rucio, rse: str) -> list[Announcement]:
+    """All sweeps announced at the RSE, read now, whether they are over or not. None at an RSE that is not there."""
+    return announcements.of(attributes_of(rucio, rse) or {})
+
+
 def announced(rucio: Rucio, rse: str, at: float) -> tuple[list[Announcement], list[Announcement]]:
     """The sweeps announced at the RSE, read now: those that may still be carried out, and those that are over.
 
     `at`: epoch seconds. None at an RSE that is not there.
     """
-    found = announcements.of(attributes_of(rucio, rse) or {})
-    return announcements.parted(found, at, rucio.main.announcement_lifetime)
+    return announcements.parted(announcements_at(rucio, rse), at, rucio.main.announcement_lifetime)
 
 
 def is_announced(rucio: Rucio, rse: str, block: str, at: float) -> bool:

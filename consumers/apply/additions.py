@@ -9,7 +9,7 @@ from common.messages.meta import now
 from common.phedex.client import Phedex
 from common.rucio import announcements
 from common.rucio import rules as rucio_rules
-from common.rucio.rses import attributes_of, closed
+from common.rucio.rses import announcements_at, closed
 from common.rucio.session import Rucio
 from common.sync.catalogue import RuleAtRse
 from common.sync.diff import Update, update_reason
@@ -83,7 +83,7 @@ def _heed_announcements(sides: Sides, batch: Batch, names: list[str], reasons: d
     """
     found = batch.site.announced
     if any(why is Update.RETURNED for why in reasons.values()):
-        found = tuple(announcements.of(attributes_of(sides.rucio, batch.site.rse) or {}))
+        found = tuple(announcements_at(sides.rucio, batch.site.rse))
     at, lifetime = now().timestamp(), sides.rucio.main.announcement_lifetime
     for one in [one for one in found if one.hashes is None]:
         for name in batch.open(names):
@@ -180,7 +180,7 @@ def _take_back(rucio: Rucio, batch: Batch, rule: RuleAtRse, name: str) -> None:
     if not (rule.marked or rule.held_since) or rule.ending:
         return
     if rule.begun:
-        announced = announcements.of(attributes_of(rucio, batch.site.rse) or {})  # as it is now
+        announced = announcements_at(rucio, batch.site.rse)
         if announcements.about(announced, [name]) or rules.is_begun(rucio, batch.site.rse, [rule]):
             return
     rules.change(rucio, rule, batch.blocks[name])

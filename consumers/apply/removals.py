@@ -14,7 +14,7 @@ from common.messages.meta import now
 from common.rucio import announcements
 from common.rucio import rules as rucio_rules
 from common.rucio.inventory import rules_at
-from common.rucio.rses import attributes_of
+from common.rucio.rses import announcements_at
 from common.sync import marks
 from common.sync.catalogue import BlockAtNode, RuleAtRse, is_custodial
 from common.sync.guard import over_by_number
@@ -127,10 +127,9 @@ def _unmark(task: Task, work: Work, name: str) -> None:
     carried out: until its announcement is over the rule says that it has begun.
     """
     rucio = task.sides.rucio
-    if any(rule.begun for rule in work.rules(name)):
-        announced = announcements.of(attributes_of(rucio, task.rse) or {})  # as it is now
-        if announcements.about(announced, [name]):
-            return
+    begun = any(rule.begun for rule in work.rules(name))
+    if begun and announcements.about(announcements_at(rucio, task.rse), [name]):
+        return
     for rule in work.found.every[name] if not task.batch.dry else ():
         if (rule.marked or rule.held_since) and not rule.ending:
             task.batch.written |= rules.unmark(rucio, rule)

@@ -64,7 +64,7 @@ def _left_behind(task: Task, look: Look) -> dict[str, set[str]]:
     them. For a block that is destroyed that is no matter.
     """
     found: dict[str, set[str]] = {}
-    for name in look.names:
+    for name in [name for name in look.names if look.known.reasons[name].why not in DESTROYING]:
         ours = [row for row in look.rows[name] if task.sides.sites.is_ours(row)]
         noted = {digest for row in ours for digest in left_of(parse_meta(row.get("meta")))}
         out = {
@@ -72,7 +72,7 @@ def _left_behind(task: Task, look: Look) -> dict[str, set[str]]:
             for file, one in look.standing[name].items()
             if hash_of(file) in noted and file not in look.inside[name] and not one.parents
         }
-        if out and look.known.reasons[name].why not in DESTROYING:
+        if out:
             controls = dict.fromkeys(sorted(look.inside[name])[:CONTROLS], name)
             try:
                 found[name] = out - task.sides.phedex.known_files(sorted(out), controls).keys()
